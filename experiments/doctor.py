@@ -1,0 +1,78 @@
+"""Looking a store over: what is wrong with it, and what to do about each finding."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from tempfile import NamedTemporaryFile
+
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from experiments import access, database, lake
+from experiments.database import is_postgres
+from experiments.reports import program_version
+from experiments.settings import Settings
+from experiments.store import Store
+from experiments.tables import LakeFile
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def examine(settings: Settings, *, now: datetime) -> list[Check]:
+    """Look at a store; stops early where nothing more can be seen."""
+    return list(_examine(settings, now))
+
+
+def _examine(settings: Settings, now: datetime) -> Iterator[Check]:
+    yield Check("program", ok=True, detail=f"upturn {program_version()}, {settings.timezone}, {settings.currency}")
+    engine = database.open_engine(settings)
+    try:
+        current, newest = database.schema_version(engine)
+    except SQLAlchemyError as error:
+        yield Check(
+            "database", ok=False, detail=f"{engine.url!r}: {error.__class__.__name__}: check UPTURN_DATABASE_URL"
+        )
+        return
+    if current != newest:
+        yield Check("schema", ok=False, detail=f"at {current}, not {newest}: run `upturn migrate`")
+        return
+    yield Check("database", ok=True, detail=f"{engine.url!r}, schema {current}")
+    store = Store(settings, engine)
+    if not is_postgres(engine):
+        with store.read() as session:
+            found = session.scalar(text("PRAGMA quick_check"))
+        yield Check("integrity", ok=found == "ok", detail=str(found))
+    try:
+        settings.lake.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=settings.lake):
+            pass
+        yield Check("lake", ok=True, detail=str(settings.lake))
+    except OSError as error:
+        yield Check("lake", ok=False, detail=f"{settings.lake} cannot be written: {error.strerror}")
+    with store.read() as session:
+        listed = session.execute(select(LakeFile.path, LakeFile.retired_at)).all()
+        missing = [path for path, retired in listed if retired is None and not (settings.lake / path).is_file()]
+        detail = (
+            f"{len(listed)} files" if not missing else f"{len(missing)} missing, such as {missing[0]}: restore them"
+        )
+        yield Check("lake files", ok=not missing, detail=detail)
+        rows = session.scalar(select(func.sum(LakeFile.rows)).where(LakeFile.retired_at.is_(None))) or 0
+        yield Check("rows", ok=True, detail=f"{rows} in the lake, {lake.backlog(session)} waiting in the inbox")
+        mark = lake.watermark(session)
+        behind = mark is not None and mark.at > now
+        yield Check(
+            "clock", ok=not behind, detail="the last move is in the future: set the clock" if behind else str(now)
+        )
+        people, programs = access.accounts(session), access.keys(session)
+        nobody = "nobody can log in: run `upturn user create NAME`"
+        yield Check("accounts", ok=bool(people), detail=f"{len(people)}" if people else nobody)
+        nothing = "no program can call the API: run `upturn key create NAME --scope ingest`"
+        yield Check("keys", ok=True, detail=f"{len(programs)}" if programs else nothing)
+    store.close()

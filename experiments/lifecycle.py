@@ -1,0 +1,145 @@
+"""What may change when: the life cycle of an experiment, as pure functions on documents.
+
+draft → running ⇄ paused → stopped → decided → archived. A draft changes freely. Once started, an experiment may widen
+coverage, and change texts, forced users and secondary metrics; changed weights start a new phase, with a new salt,
+that is analysed on its own; everything else that decides who gets what, or how the answer is read, is fixed.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from experiments.documents import Decision, Experiment, Role, Status
+from experiments.errors import Conflict, FieldProblem, InvalidDocument
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.draft: frozenset({Status.running, Status.archived}),
+    Status.running: frozenset({Status.paused, Status.stopped}),
+    Status.paused: frozenset({Status.running, Status.stopped}),
+    Status.stopped: frozenset({Status.decided, Status.archived}),
+    Status.decided: frozenset({Status.archived}),
+    Status.archived: frozenset(),
+}
+
+_OPEN_FIELDS = frozenset({"name", "hypothesis", "forced", "value", "metrics", "revision"})
+_KEPT_FIELDS = ("status", "phase", "salt", "decision")
+
+
+def first(proposed: Experiment) -> Experiment:
+    """Return the first revision of a new experiment."""
+    problems = [
+        FieldProblem(field, getattr(proposed, field), "kept_by_server", f"leave it out or send {default!r}")
+        for field, default in (("status", "draft"), ("phase", 1), ("revision", 1), ("decision", None))
+        if getattr(proposed, field) != default
+    ]
+    if problems:
+        raise InvalidDocument(problems, "experiment")
+    return proposed.model_copy(update={"salt": proposed.salt or f"{proposed.key}:1"})
+
+
+def revise(current: Experiment, proposed: Experiment) -> Experiment:
+    """Return the next revision, or refuse the change.
+
+    Args:
+        current: the newest revision.
+        proposed: the document sent in; its ``revision`` must be the newest one's.
+
+    Raises:
+        Conflict: ``stale_revision`` when someone else changed it meanwhile; ``archived``.
+        InvalidDocument: with each field that may not change in the present state.
+    """
+    if proposed.revision != current.revision:
+        raise Conflict(
+            "stale_revision",
+            f"revision {proposed.revision} was sent, the newest is {current.revision}: read it, then change that",
+            revision=current.revision,
+        )
+    if current.status in (Status.decided, Status.archived):
+        raise Conflict("experiment_closed", f"the experiment is {current.status}: create a new one")
+    proposed = proposed.model_copy(update={"salt": proposed.salt or current.salt})
+    problems = [
+        FieldProblem(field, getattr(proposed, field), "kept_by_server", f"it is {getattr(current, field)!r}; leave it")
+        for field in _KEPT_FIELDS
+        if getattr(proposed, field) != getattr(current, field)
+        and not (field == "salt" and current.status is Status.draft)
+    ]
+    update: dict[str, object] = {"revision": current.revision + 1}
+    if current.status is not Status.draft:
+        problems += _frozen_changes(current, proposed)
+        if not problems and current.shares() != proposed.shares():
+            phase = current.phase + 1
+            update |= {"phase": phase, "salt": f"{current.key}:{phase}"}
+    if problems:
+        raise InvalidDocument(problems, "change")
+    return proposed.model_copy(update=update)
+
+
+def _frozen_changes(current: Experiment, proposed: Experiment) -> Iterator[FieldProblem]:
+    may_change = _OPEN_FIELDS | set(_KEPT_FIELDS) | {"coverage", "weights", "strata"}
+    for field in type(current).model_fields:
+        if field not in may_change and getattr(current, field) != getattr(proposed, field):
+            yield FieldProblem(field, getattr(proposed, field), "fixed_after_start", "create a new experiment for this")
+    if [s.segment for s in current.strata] != [s.segment for s in proposed.strata]:
+        yield FieldProblem("strata", None, "fixed_after_start", "keep the segments; create a new experiment for others")
+    elif current.shares() == proposed.shares():
+        for (where, before), (_, after) in zip(_coverages(current), _coverages(proposed), strict=True):
+            if after < before:
+                yield FieldProblem(where, after, "coverage_narrowed", f"give at least {before}, or stop the experiment")
+    for role in (Role.primary, Role.guardrail):
+        missing = _used_as(current, role) - _used_as(proposed, role)
+        if missing:
+            yield FieldProblem("metrics", sorted(missing), "fixed_after_start", f"keep them in the role {role}")
+
+
+def _coverages(experiment: Experiment) -> Iterator[tuple[str, float]]:
+    yield "coverage", experiment.coverage
+    for stratum in experiment.strata:
+        coverage = experiment.coverage if stratum.coverage is None else stratum.coverage
+        yield f"strata.{stratum.segment}.coverage", coverage
+
+
+def _used_as(experiment: Experiment, role: Role) -> set[str]:
+    return {use.key for use in experiment.metrics if use.role is role}
+
+
+def move(current: Experiment, status: Status, decision: Decision | None = None) -> Experiment:
+    """Return the revision after a step of the life cycle.
+
+    Raises:
+        Conflict: ``bad_transition``; ``decision_needed`` or ``decision_unexpected``.
+    """
+    if status not in TRANSITIONS[current.status]:
+        allowed = ", ".join(sorted(TRANSITIONS[current.status])) or "nothing"
+        raise Conflict("bad_transition", f"from {current.status} one can go to {allowed}, not to {status}")
+    if (status is Status.decided) != (decision is not None):
+        needed = status is Status.decided
+        detail = "send the decision (variant, reason)" if needed else "a decision goes with the status decided only"
+        raise Conflict("decision_needed" if needed else "decision_unexpected", detail)
+    update: dict[str, Any] = {"status": status, "revision": current.revision + 1}
+    if decision is not None:
+        update["decision"] = decision
+    # Validated again, as the decision names a variant.
+    return Experiment.model_validate_json(current.model_copy(update=update).model_dump_json(by_alias=True))
+
+
+def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[dict[str, object]]:
+    """Return what changed between two documents as a list of {path, before, after}."""
+    old, new = dict(_leaves(before or {})), dict(_leaves(after))
+    return [
+        {"path": path, "before": old.get(path), "after": new.get(path)}
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path, _ABSENT) != new.get(path, _ABSENT)
+    ]
+
+
+_ABSENT = object()
+
+
+def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from _leaves(part, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and value:
+        for index, part in enumerate(value):
+            yield from _leaves(part, f"{path}.{index}")
+    else:
+        yield path, value

@@ -1,0 +1,249 @@
+"""Making reports of a store's experiments, and finding those made.
+
+A report is named by a digest of all that goes into it: the documents, the watermark of the lake, and the program's
+version. The same inputs give the same name and the same bytes, and are saved once.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import ibis
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from experiments import aggregate, analysis, lake, registry, report
+from experiments.design import Design, MetricSpec, ValueSpec
+from experiments.documents import Experiment, Kind, Role, Status
+from experiments.errors import Conflict, NotFound
+from experiments.lake import Watermark
+from experiments.report import Report
+from experiments.settings import Settings
+from experiments.store import Store
+from experiments.tables import SavedReport
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A report as saved: its name, when it was made, its bytes."""
+
+    id: str
+    created_at: datetime
+    body: bytes
+
+    @property
+    def report(self) -> Report:
+        return report.decode(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A saved report in a list."""
+
+    id: str
+    created_at: datetime
+    revision: int
+    phase: int
+    watermark: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    metric: Any
+    role: Role
+    margin: float | None
+    revision: int
+
+
+def make(store: Store, key: str, *, now: datetime, watermark: int | None = None) -> Saved:
+    """Analyse an experiment and save the report.
+
+    Args:
+        store: the store.
+        key: the experiment.
+        now: the present; newer rows are moved to the lake first.
+        watermark: analyse at this earlier watermark instead, moving nothing.
+
+    Raises:
+        NotFound: no such experiment or watermark.
+        Conflict: ``not_started``.
+    """
+    if watermark is None:
+        lake.sync(store.engine, store.lake, now=now)
+    with store.read() as session:
+        experiment: Experiment = registry.get(session, Kind.experiment, key)
+        if experiment.status is Status.draft:
+            raise Conflict("not_started", f"the experiment {key!r} is a draft: start it first")
+        uses = [_Use(*use) for use in registry.metric_uses(session, experiment)]
+        names = {segment.key: segment.name for segment in registry.all_of(session, Kind.segment)}
+        mark = lake.watermark(session, watermark)
+        if mark is None:
+            raise NotFound("not_found", f"there is no watermark {watermark}")
+        design = design_of(experiment, uses, names, store.settings)
+        name = _digest(design, experiment, uses, mark, store.settings)
+        known = session.get(SavedReport, name)
+        if known is not None:
+            return _saved(known)
+        exposures, events = (lake.files(session, store.lake, kind) for kind in ("exposure", "event"))
+    data = _measure(exposures, events, experiment, uses, mark, store.settings)
+    made = analysis.build(design, data, as_of=mark.at, watermark=mark.batch)
+    body = report.encode(made).decode()
+    row = SavedReport(
+        id=name,
+        experiment=key,
+        phase=experiment.phase,
+        revision=experiment.revision,
+        watermark=mark.batch,
+        created_at=now,
+        body=body,
+    )
+    try:
+        with store.write() as session:
+            session.add(row)
+    except IntegrityError:
+        pass  # made by another process at the same time, with the same bytes
+    return Saved(name, now, body.encode())
+
+
+def latest(session: Session, key: str) -> Saved | None:
+    """Return an experiment's newest report, by phase and watermark."""
+    row = session.scalar(
+        select(SavedReport)
+        .where(SavedReport.experiment == key)
+        .order_by(SavedReport.phase.desc(), SavedReport.watermark.desc(), SavedReport.revision.desc())
+        .limit(1)
+    )
+    return None if row is None else _saved(row)
+
+
+def find(session: Session, report_id: str) -> Saved:
+    """Return the report of this name; raise NotFound."""
+    row = session.get(SavedReport, report_id)
+    if row is None:
+        raise NotFound("not_found", f"there is no report {report_id!r}")
+    return _saved(row)
+
+
+def listing(session: Session, key: str) -> list[Entry]:
+    """Return what was reported on an experiment, newest first, without the reports themselves."""
+    columns = (SavedReport.id, SavedReport.created_at, SavedReport.revision, SavedReport.phase, SavedReport.watermark)
+    rows = session.execute(
+        select(*columns)
+        .where(SavedReport.experiment == key)
+        .order_by(SavedReport.phase.desc(), SavedReport.watermark.desc(), SavedReport.revision.desc())
+    )
+    return [Entry(*row) for row in rows]
+
+
+def design_of(
+    experiment: Experiment, uses: Sequence[_Use], segment_names: dict[str, str], settings: Settings
+) -> Design:
+    """Return what an experiment's documents plan, in the analysis' terms."""
+    shares = experiment.shares()
+    value = experiment.value
+    return Design(
+        experiment=experiment.key,
+        name=experiment.name,
+        revision=experiment.revision,
+        phase=experiment.phase,
+        control=experiment.control,
+        variants={variant.key: variant.name or variant.key for variant in experiment.variants},
+        segments={s.segment: segment_names.get(s.segment, s.segment) for s in experiment.strata},
+        shares=shares,
+        members={s.segment: (s.segment,) for s in experiment.strata},
+        stratified=len({tuple(sorted(part.items())) for part in shares.values()}) > 1,
+        method=experiment.plan.method,
+        alpha=experiment.plan.alpha,
+        planned_users=experiment.plan.planned_users,
+        correction=experiment.plan.correction,
+        value=None
+        if value is None
+        else ValueSpec(
+            metric=value.metric,
+            margin=value.margin,
+            monthly_users=value.monthly_users,
+            currency=settings.currency,
+            costs={variant.key: float(variant.costs.per_user) for variant in experiment.variants},
+        ),
+    )
+
+
+def _measure(
+    exposures: list[Path],
+    events: list[Path],
+    experiment: Experiment,
+    uses: Sequence[_Use],
+    mark: Watermark,
+    settings: Settings,
+) -> analysis.Data:
+    engine = ibis.duckdb.connect()
+    try:
+        sums = aggregate.from_facts(
+            engine.to_pyarrow,
+            _facts(engine, "exposure", exposures),
+            _facts(engine, "event", events),
+            [use.metric for use in uses],
+            experiment=experiment.key,
+            phase=experiment.phase,
+            batch=mark.batch,
+            as_of=mark.at,
+            timezone=settings.timezone,
+            forced=experiment.forced,
+        )
+    finally:
+        engine.disconnect()
+    specs = [_spec(use) for use in uses]
+    return analysis.Data(sums.users, sums.forced, [(spec, sums.metrics[spec.key]) for spec in specs])
+
+
+def _facts(engine: Any, kind: str, files: list[Path]) -> Any:
+    if not files:
+        return ibis.memtable(lake.SCHEMAS[kind].empty_table())
+    return engine.read_parquet([str(path) for path in files])
+
+
+def _spec(use: _Use) -> MetricSpec:
+    metric = use.metric
+    return MetricSpec(
+        key=metric.key,
+        name=metric.name,
+        kind=metric.kind,
+        role=use.role,
+        direction=metric.direction,
+        margin=use.margin,
+        unit=metric.unit,
+        delay_days=metric.delay_days,
+        window_days=metric.window_days,
+        revision=use.revision,
+    )
+
+
+def program_version() -> str:
+    """Return the version of the installed program."""
+    try:
+        return version("upturn")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _digest(design: Design, experiment: Experiment, uses: Sequence[_Use], mark: Watermark, settings: Settings) -> str:
+    inputs = [
+        program_version(),
+        design,
+        sorted(experiment.forced),
+        [use.metric.to_json() for use in uses],
+        [(use.role, use.margin, use.revision) for use in uses],
+        (mark.batch, mark.at),
+        settings.timezone,
+    ]
+    return hashlib.sha256(msgspec.json.encode(inputs)).hexdigest()[:32]
+
+
+def _saved(row: SavedReport) -> Saved:
+    return Saved(row.id, row.created_at, row.body.encode())

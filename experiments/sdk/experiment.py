@@ -1,0 +1,156 @@
+"""One experiment, compiled: the order of the checks that lead from a user to a variant. No I/O, no clock."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from .conditions import Condition
+from .hashing import code_units, hashed_bucket
+
+__all__ = ["NO_ATTRIBUTES", "Assignment", "CompiledExperiment", "Reason", "Rule", "Slice", "Stratum"]
+
+NO_ATTRIBUTES: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+class Reason(StrEnum):
+    """Why a user got this answer; only `assigned`, `forced` and `sticky` come with a variant."""
+
+    assigned = "assigned"
+    forced = "forced"
+    not_running = "not_running"
+    unknown_experiment = "unknown_experiment"
+    no_user_id = "no_user_id"
+    not_in_audience = "not_in_audience"
+    in_holdout = "in_holdout"
+    outside_layer = "outside_layer"
+    no_stratum = "no_stratum"
+    not_covered = "not_covered"
+    sticky = "sticky"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The answer for one user and experiment. It is shared by all users who get it.
+
+    `tactic` is a read-only view of the variant's payload. `stratum` is the key of the segment whose allocation was
+    used; it is None without strata, and where the answer was found before the strata. `phase` and `revision` are those
+    of the experiment, and 0 where it is unknown.
+    """
+
+    experiment: str
+    variant: str | None
+    tactic: Mapping[str, object] | None
+    reason: Reason
+    stratum: str | None
+    phase: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A condition as written and as compiled."""
+
+    condition: Mapping[str, object]
+    matches: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The users whose bucket under `salt` is in [start, end): the range of a layer, or a holdout."""
+
+    salt: str
+    start: int
+    end: int
+    state: int  # the hash state after the salt
+
+    def holds(self, units: Sequence[int]) -> bool:
+        return self.start <= hashed_bucket(self.state, units) < self.end
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """One allocation: the arms' bucket ranges in the order of the variants, for the users whom `rule` matches.
+
+    `answers[bisect_right(bounds, bucket)]` is the assignment of a bucket.
+    """
+
+    segment: str | None
+    rule: Rule | None
+    ranges: tuple[tuple[int, int], ...]
+    bounds: tuple[int, ...]
+    answers: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledExperiment:
+    """An experiment ready to answer; made by `compile_experiment`."""
+
+    key: str
+    revision: int
+    phase: int
+    running: bool
+    salt: str
+    control: str
+    variants: tuple[str, ...]
+    audience: Rule | None
+    holdouts: tuple[Slice, ...]
+    layer: Slice | None
+    strata: tuple[Stratum, ...]
+    forced: Mapping[str, Assignment]
+    saved_groups: Mapping[str, Sequence[object]]
+    reads_id: bool  # whether a rule asks for the attribute `id`
+    _sticky: Mapping[str, Assignment]
+    _refusals: Mapping[Reason, Assignment]
+    _state: int
+    _plain: Stratum | None  # the only stratum, where no rule decides before the bucket
+
+    def assign(
+        self, user_id: str, attributes: Mapping[str, object] = NO_ATTRIBUTES, stored: str | None = None
+    ) -> Assignment:
+        """Return the assignment of a user with these attributes.
+
+        `stored` is the variant that the user is known to have: it is kept while it is one of the variants. Rules see
+        `user_id` as the attribute `id`. Never raises. The order of the checks is: running, user id, forced, stored,
+        audience, holdouts, layer, strata, coverage.
+        """
+        if not self.running:
+            return self._refusals[Reason.not_running]
+        if not isinstance(user_id, str) or not user_id:
+            return self._refusals[Reason.no_user_id]
+        if self.forced and user_id in self.forced:
+            return self.forced[user_id]
+        if isinstance(stored, str) and stored in self._sticky:
+            return self._sticky[stored]
+        units = code_units(user_id)
+        stratum = self._plain
+        if stratum is None:
+            found = self._stratum(user_id, attributes, units)
+            if isinstance(found, Assignment):
+                return found
+            stratum = found
+        return stratum.answers[bisect_right(stratum.bounds, hashed_bucket(self._state, units))]
+
+    def bucket(self, user_id: str) -> int:
+        """Return the user's bucket, 0 to 9,999, under the experiment's salt."""
+        return hashed_bucket(self._state, code_units(user_id))
+
+    def _stratum(self, user_id: str, attributes: Mapping[str, object], units: Sequence[int]) -> Stratum | Assignment:
+        if not isinstance(attributes, Mapping):
+            attributes = NO_ATTRIBUTES
+        if self.reads_id:
+            attributes = {**attributes, "id": user_id}
+        if self.audience is not None and not self.audience.matches(attributes):
+            return self._refusals[Reason.not_in_audience]
+        if any(holdout.holds(units) for holdout in self.holdouts):
+            return self._refusals[Reason.in_holdout]
+        if self.layer is not None and not self.layer.holds(units):
+            return self._refusals[Reason.outside_layer]
+        for stratum in self.strata:
+            if stratum.rule is None or stratum.rule.matches(attributes):
+                return stratum
+        return self._refusals[Reason.no_stratum]
