@@ -147,10 +147,9 @@ def list_keys(form: str) -> None:
     from experiments import access, terminal
 
     with _store() as store, store.read() as session:
-        found = [
-            {"name": k.name, "prefix": k.prefix, "scopes": " ".join(sorted(k.scopes))} for k in access.keys(session)
-        ]
-    terminal.show_json(found) if form == "json" else terminal.show_rows(("name", "prefix", "scopes"), found)
+        keys = access.keys(session)
+    rows = [{"name": each.name, "prefix": each.prefix, "scopes": " ".join(sorted(each.scopes))} for each in keys]
+    terminal.show(("name", "prefix", "scopes"), rows, form)
 
 
 @key.command("revoke")

@@ -72,7 +72,7 @@ def _examine(settings: Settings, now: datetime) -> Iterator[Check]:
         )
         people, programs = access.accounts(session), access.keys(session)
         nobody = "nobody can log in: run `upturn user create NAME`"
-        yield Check("accounts", ok=bool(people), detail=f"{len(people)}" if people else nobody)
+        yield Check("accounts", ok=True, detail=f"{len(people)}" if people else nobody)
         nothing = "no program can call the API: run `upturn key create NAME --scope ingest`"
         yield Check("keys", ok=True, detail=f"{len(programs)}" if programs else nothing)
     store.close()
