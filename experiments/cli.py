@@ -3,7 +3,7 @@
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -327,13 +327,11 @@ def _print_report(report: "Report", form: str) -> None:
 
     if form == "table":
         terminal.show_report(report)
-    else:
-        writers: dict[str, Callable[[Report], bytes]] = {
-            "json": encode,
-            "csv": export.report_csv,
-            "parquet": export.report_parquet,
-        }
-        click.get_binary_stream("stdout").write(writers[form](report))
+        return
+    body = encode(report)
+    if form != "json":
+        body = export.report_csv(report) if form == "csv" else export.report_parquet(report)
+    click.get_binary_stream("stdout").write(body)
 
 
 @commands.command("export")

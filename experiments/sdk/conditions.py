@@ -112,7 +112,7 @@ def _field_test(path: str, test: _Test) -> _Test:
 
 
 def _step(value: object, name: str) -> object:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return value.get(name)
     if isinstance(value, list | tuple):
         if name == "length":
@@ -190,10 +190,9 @@ def _same(a: object, b: object) -> bool:
     """Equality of JSON texts, as the JavaScript SDK compares: fields count in their order."""
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, dict) and isinstance(b, Mapping):
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
         return _ordered_keys(a) == _ordered_keys(b) and all(_same(a[key], b[key]) for key in a)
-    kind = _type(a)
-    return kind in _SCALARS and kind == _type(b) and a == b
+    return _type(a) == _type(b) and a == b
 
 
 def _ordered_keys(value: Mapping[object, object]) -> list[object]:
@@ -241,7 +240,7 @@ def _padded_version(version: object) -> str:
 
     A full version without a pre-release gets a part that sorts after every pre-release.
     """
-    if isinstance(version, float) and version.is_integer() and abs(version) < 1e21:
+    if isinstance(version, float) and version.is_integer():
         version = int(version)
     text = str(version) or "0"
     parts = re.split(r"[-.]", text.removeprefix("v").partition("+")[0])
@@ -382,8 +381,7 @@ _OPERATORS: Final[Mapping[str, _Builder]] = {
 
 # JSON values.
 
-_SCALARS: Final = ("null", "boolean", "number", "string")
-_TYPES: Final = (*_SCALARS, "array", "object")
+_TYPES: Final = ("null", "boolean", "number", "string", "array", "object")
 
 
 def _type(value: object) -> str | None:
