@@ -3,12 +3,12 @@
 `Evaluator(snapshot).assign(experiment, user, attributes)` answers in microseconds and never raises.
 """
 
-from .allocation import allocation
 from .assignment import Evaluator, compile_experiment
 from .conditions import compile_condition
 from .errors import DocumentError
 from .experiment import Assignment, CompiledExperiment, Reason
 from .hashing import bucket
+from .shares import allocation
 
 __all__ = [
     "Assignment",

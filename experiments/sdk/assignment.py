@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from .allocation import allocation, ten_thousandths
 from .conditions import attribute_names, compile_condition
 from .errors import DocumentError
 from .experiment import NO_ATTRIBUTES, Assignment, CompiledExperiment, Reason, Rule, Slice, Stratum
 from .hashing import code_units, fnv1a32
+from .shares import allocation, ten_thousandths
 
 __all__ = ["Assignment", "CompiledExperiment", "Evaluator", "Reason", "allocation", "compile_experiment"]
 

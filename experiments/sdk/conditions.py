@@ -11,7 +11,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -240,7 +240,9 @@ def _padded_version(version: object) -> str:
 
     A full version without a pre-release gets a part that sorts after every pre-release.
     """
-    if isinstance(version, float) and version.is_integer():
+    if isinstance(version, int) and version.bit_length() > 1024:
+        version = inf  # as in JavaScript, whose numbers are doubles; str refuses much longer ones
+    elif isinstance(version, float) and version.is_integer():
         version = int(version)
     text = str(version) or "0"
     parts = re.split(r"[-.]", text.removeprefix("v").partition("+")[0])
@@ -409,7 +411,8 @@ def _number_or_text(operand: object, at: _At) -> object:
 
 
 def _literals(operand: object, at: _At) -> Sequence[object]:
-    return [_literal(item, at.down(i)) for i, item in enumerate(_items(operand, at))]
+    # Most are texts, and a saved group may hold very many: those need no place of their own.
+    return [item if isinstance(item, str) else _literal(item, at.down(i)) for i, item in enumerate(_items(operand, at))]
 
 
 def _literal(value: object, at: _At) -> object:

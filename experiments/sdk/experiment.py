@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from .conditions import Condition
-from .hashing import code_units, hashed_bucket
+from .hashing import bucket_after
 
 __all__ = ["NO_ATTRIBUTES", "Assignment", "CompiledExperiment", "Reason", "Rule", "Slice", "Stratum"]
 
@@ -68,8 +68,8 @@ class Slice:
     end: int
     state: int  # the hash state after the salt
 
-    def holds(self, units: Sequence[int]) -> bool:
-        return self.start <= hashed_bucket(self.state, units) < self.end
+    def holds(self, user_id: str) -> bool:
+        return self.start <= bucket_after(self.state, user_id) < self.end
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,29 +126,28 @@ class CompiledExperiment:
             return self.forced[user_id]
         if isinstance(stored, str) and stored in self._sticky:
             return self._sticky[stored]
-        units = code_units(user_id)
         stratum = self._plain
         if stratum is None:
-            found = self._stratum(user_id, attributes, units)
+            found = self._stratum(user_id, attributes)
             if isinstance(found, Assignment):
                 return found
             stratum = found
-        return stratum.answers[bisect_right(stratum.bounds, hashed_bucket(self._state, units))]
+        return stratum.answers[bisect_right(stratum.bounds, bucket_after(self._state, user_id))]
 
     def bucket(self, user_id: str) -> int:
         """Return the user's bucket, 0 to 9,999, under the experiment's salt."""
-        return hashed_bucket(self._state, code_units(user_id))
+        return bucket_after(self._state, user_id)
 
-    def _stratum(self, user_id: str, attributes: Mapping[str, object], units: Sequence[int]) -> Stratum | Assignment:
+    def _stratum(self, user_id: str, attributes: Mapping[str, object]) -> Stratum | Assignment:
         if not isinstance(attributes, Mapping):
             attributes = NO_ATTRIBUTES
         if self.reads_id:
             attributes = {**attributes, "id": user_id}
         if self.audience is not None and not self.audience.matches(attributes):
             return self._refusals[Reason.not_in_audience]
-        if any(holdout.holds(units) for holdout in self.holdouts):
+        if any(holdout.holds(user_id) for holdout in self.holdouts):
             return self._refusals[Reason.in_holdout]
-        if self.layer is not None and not self.layer.holds(units):
+        if self.layer is not None and not self.layer.holds(user_id):
             return self._refusals[Reason.outside_layer]
         for stratum in self.strata:
             if stratum.rule is None or stratum.rule.matches(attributes):

@@ -10,11 +10,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-__all__ = ["BUCKETS", "bucket", "code_units", "fnv1a32", "hashed_bucket"]
+__all__ = ["BUCKETS", "bucket", "bucket_after", "code_units", "fnv1a32"]
 
 BUCKETS: Final = 10_000
 OFFSET_BASIS: Final = 0x811C9DC5
 PRIME: Final = 0x01000193
+
+# The upper bits never reach the lower ones, so they may be cut off once at the end. For short texts that is faster than
+# after each unit; for long ones the numbers would grow without bound.
+_SHORT: Final = 40
 
 _UTF16: Final = f"utf-16-{'le' if sys.byteorder == 'little' else 'be'}"
 
@@ -33,19 +37,23 @@ def fnv1a32(units: Iterable[int], state: int = OFFSET_BASIS) -> int:
     return state
 
 
-def hashed_bucket(state: int, units: Iterable[int]) -> int:
-    """Return the bucket, 0 to 9,999, of a user id's `units` when `state` is the FNV-1a state after the seed."""
-    for unit in units:
-        state = (state ^ unit) * 0x01000193 & 0xFFFFFFFF
-    twice = 0x811C9DC5
-    for digit in b"%d" % state:
-        twice = (twice ^ digit) * 0x01000193 & 0xFFFFFFFF
-    return twice % 10_000
-
-
 def bucket(seed: str, user_id: str) -> int:
     """Return the bucket, 0 to 9,999, of `user_id` under `seed`.
 
     `bucket = fnv1a32(str(fnv1a32(seed + user_id))) % 10_000` (GrowthBook, hash version 2).
     """
-    return hashed_bucket(fnv1a32(code_units(seed)), code_units(user_id))
+    return bucket_after(fnv1a32(code_units(seed)), user_id)
+
+
+def bucket_after(state: int, user_id: str) -> int:
+    """Return the bucket, 0 to 9,999, of `user_id` where `state` is the FNV-1a state after the seed."""
+    units = user_id.encode() if user_id.isascii() else code_units(user_id)
+    if len(units) > _SHORT:
+        state = fnv1a32(units, state)
+    else:
+        for unit in units:
+            state = (state ^ unit) * 0x01000193
+    twice = 0x811C9DC5
+    for digit in b"%d" % (state & 0xFFFFFFFF):
+        twice = (twice ^ digit) * 0x01000193
+    return (twice & 0xFFFFFFFF) % 10_000
