@@ -20,6 +20,9 @@ from experiments.documents import ConversionMetric, RatioMetric, Term
 from stats.moments import Moments
 
 MICROS = 1_000_000
+# A user's number is kept within ±10¹¹: sums of squares in 38 digits then hold for whole populations of honest numbers
+# (10⁶ users of 10¹⁰), and a few absurd events do not make an experiment unreadable.
+LARGEST = 10**11 * MICROS
 DAY_US = 86_400 * MICROS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -199,7 +202,8 @@ def sum_columns(
     result: dict[str, Any] = {f"{prefix}_n": where.sum()}
     wide = [value.cast("decimal(19, 0)") for value in values]
     for i, value in enumerate(values):
-        result[f"{prefix}_s{i}"] = value.sum(where=where)
+        # The engine adds in 128 bits, but would hand the sum over in 64.
+        result[f"{prefix}_s{i}"] = value.sum(where=where).cast("decimal(38, 0)")
     for i, j in combinations_with_replacement(range(len(values)), 2):
         if i == j and columns[i].binary:
             continue
@@ -311,12 +315,16 @@ def _weighted(users: ir.Table, named: Sequence[tuple[str, Term]]) -> ir.IntegerV
         else:
             whole = False
             parts.append(part.cast("float64") * weight)
-    total = reduce(lambda a, b: a + b, parts)
+    total = _between(reduce(lambda a, b: a + b, parts), -LARGEST, LARGEST)
     return total if whole else total.round().cast("int64")
 
 
 def _capped(value: ir.IntegerValue, cap: float | None) -> ir.IntegerValue:
-    return value if cap is None else ibis.least(value, ibis.literal(round(cap * MICROS), "int64"))
+    return value if cap is None else ibis.least(value, ibis.literal(min(round(cap * MICROS), LARGEST), "int64"))
+
+
+def _between(value: ir.NumericValue, low: int, high: int) -> ir.NumericValue:
+    return ibis.greatest(ibis.least(value, ibis.literal(high, "int64")), ibis.literal(low, "int64"))
 
 
 def _local_day(instant_us: ir.IntegerValue, as_of: datetime, timezone: str) -> ir.IntegerValue:
@@ -342,8 +350,9 @@ def _offsets(zone: ZoneInfo, as_of: datetime) -> list[tuple[int, int]]:
     while moment < as_of:
         before, after = offset(moment), offset(moment + step)
         if before != after:
-            change = next(hour for hour in range(25) if offset(moment + timedelta(hours=hour)) == after)
-            result.append((_micros(moment + timedelta(hours=change)), before))
+            # Lord Howe Island changes at half past the hour.
+            quarters = (moment + timedelta(minutes=15 * i) for i in range(97))
+            result.append((_micros(next(at for at in quarters if offset(at) == after)), before))
         moment += step
     return [*result, (_micros(as_of), offset(moment))]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
+from typing import Literal
 
 import numpy as np
 from msgspec import structs
@@ -217,7 +218,9 @@ class _Analyst:
         horizon = self._horizon(variant, segment)
         exact = self._conversions(table, variant)
         fixed = effects.difference(vector, 0, 1, Fixed(design.alpha))
-        name = "adjusted_t" if self._covariates or len(table) > 1 else "welch_t"
+        name: Literal["pooled_z", "welch_t", "adjusted_t"] = (
+            "adjusted_t" if self._covariates or len(table) > 1 else "welch_t"
+        )
         if exact is not None:
             fixed = proportions.difference(*exact, design.alpha)
             name = "pooled_z"
@@ -314,7 +317,9 @@ def _interval(interval: effects.Interval) -> Interval:
 
 def _method(design: Design) -> Method:
     rho_squared = None
-    interval = "score" if design.method == "fixed" else "asymptotic_confidence_sequence"
+    interval: Literal["score", "asymptotic_confidence_sequence"] = (
+        "score" if design.method == "fixed" else "asymptotic_confidence_sequence"
+    )
     if design.method == "sequential" and design.planned_users is not None:
         rho_squared = Sequential.tuned(design.alpha, design.planned_users).rho_squared
     return Method(
@@ -370,6 +375,8 @@ def _sample_ratio(
     shares = np.array([[design.shares[s][v] for v in design.variants] for s in design.strata])
     observed = dict(zip(design.variants, counts.sum(axis=0).tolist(), strict=True))
     expected = dict(zip(design.variants, (counts.sum(axis=1) @ shares).tolist(), strict=True))
+    if any(s not in design.shares or v not in design.variants for s, v in users):
+        return SampleRatio(None, expected, observed, Problem.UNEXPECTED_USERS), []
     try:
         result = sample_ratio.srm(counts, shares)
     except StatError as error:
@@ -386,7 +393,7 @@ def _sample_ratio(
     return SampleRatio(overall, expected, observed, _alarm(overall, SRM_ALARM)), segments
 
 
-def _alarm(p_value: float, level: float) -> str | None:
+def _alarm(p_value: float, level: float) -> Problem | None:
     return Problem.SAMPLE_RATIO_MISMATCH if p_value < level else None
 
 

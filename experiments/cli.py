@@ -1,5 +1,6 @@
 """The command ``upturn``: the same functions as the web, for a terminal. Exit codes: 2 usage, 1 failed."""
 
+import math
 import os
 import secrets
 import sys
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the command line; errors go to standard error."""
     try:
-        commands(standalone_mode=True)
+        commands(prog_name="upturn")
     except UpturnError as error:
-        usage = isinstance(error, InvalidDocument) and error.what == "command"
         click.echo(f"upturn: {error.detail}", err=True)
-        sys.exit(2 if usage else 1)
+        # What was given is wrong, or what was asked for failed.
+        sys.exit(2 if isinstance(error, InvalidDocument) else 1)
 
 
 def _now() -> datetime:
@@ -106,9 +107,20 @@ def serve(host: str, port: int, workers: int) -> None:
 def _serve(settings: Settings, host: str, port: int, workers: int) -> None:
     from granian import Granian
     from granian.constants import Interfaces
+    from granian.log import LogLevels
 
     os.environ.update(settings.to_env())
-    Granian("wsgi:app", address=host, port=port, interface=Interfaces.WSGI, workers=workers, log_access=False).serve()
+    server = Granian(
+        "wsgi:app",
+        address=host,
+        port=port,
+        interface=Interfaces.WSGI,
+        workers=workers,
+        blocking_threads=16,
+        backpressure=64,
+        log_level=LogLevels.warning,
+    )
+    server.serve()
 
 
 @commands.command()
@@ -205,10 +217,19 @@ def list_users() -> None:
             click.echo(login)
 
 
+def _zone(_context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        return None if value is None else ZoneInfo(value).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise click.BadParameter(f"{value!r}: give an IANA zone such as Asia/Shanghai", param=option) from None
+
+
 @commands.command("import")
 @click.argument("what", type=click.Choice(["exposures", "events", "users"]))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--timezone", help="Zone of times that come without an offset, such as Asia/Shanghai.")
+@click.option("--timezone", callback=_zone, help="Zone of times that come without an offset, such as Asia/Shanghai.")
 def import_file(what: str, file: Path, timezone: str | None) -> None:
     """Import exposures, events or users from CSV, Parquet or JSON lines; again is harmless."""
     from experiments import imports, terminal
@@ -227,13 +248,13 @@ def import_file(what: str, file: Path, timezone: str | None) -> None:
 def _pairs(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
     result = {}
     for value in values:
-        name, equals, number = value.rpartition("=")
+        name, _, number = value.rpartition("=")
         try:
             result[name] = float(number)
         except ValueError:
-            equals = ""
-        if not (equals and name):
-            raise click.BadParameter(f"{value!r}: write NAME=NUMBER", param=option)
+            name = ""
+        if not name or not 0 <= result[name] < math.inf:
+            raise click.BadParameter(f"{value!r}: write NAME=NUMBER, the number 0 or more", param=option)
     return result
 
 
@@ -280,7 +301,9 @@ def _pairs(_context: click.Context, option: click.Parameter, values: tuple[str, 
 @click.option(
     "--weights", multiple=True, metavar="NAME=W", callback=_pairs, help="The designed split (default: equal)."
 )
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True
+)
 def analyze(file: Path, **options: Any) -> None:
     """Analyse any CSV or Parquet file: no server, no set-up."""
     from experiments import files
@@ -331,7 +354,7 @@ def _print_report(report: "Report", form: str) -> None:
     body = encode(report)
     if form != "json":
         body = export.report_csv(report) if form == "csv" else export.report_parquet(report)
-    click.get_binary_stream("stdout").write(body)
+    click.echo(body, nl=False)
 
 
 @commands.command("export")
@@ -360,3 +383,7 @@ def doctor(form: str) -> None:
     terminal.show(columns, rows, form)
     if not all(finding.ok for finding in findings):
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

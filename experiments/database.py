@@ -1,5 +1,6 @@
 """Opening the record: SQLite by default, PostgreSQL by URL; migrations."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,15 @@ def open_engine(settings: Settings) -> Engine:
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # Transactions are begun by _begin_immediate: the driver's own rule begins them late and breaks "read, then write".
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+    # FULL: what was acknowledged survives a power cut; in WAL mode, NORMAL may lose the last transactions.
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    connection.create_function("upturn_merge", 2, _merged, deterministic=True)
+
+
+def _merged(known: str, received: str) -> str:
+    """PostgreSQL's ``||`` for objects, which json_patch is not: that one descends into objects and drops nulls."""
+    return json.dumps(json.loads(known) | json.loads(received), ensure_ascii=False, separators=(",", ":"))
 
 
 def _begin_immediate(connection: Any) -> None:

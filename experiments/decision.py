@@ -41,11 +41,11 @@ def advise(
         effect_on: (metric, variant, segments) → its absolute effect among the users of these segments.
     """
     primary = metrics[0]
-    if primary.matured == 0:
-        return _advice(Verdict.keep_running, [ReasonCode.no_matured_users])
-    fatal = [_FATAL.get(HealthCode(f.code), ReasonCode.sample_ratio_mismatch) for f in health if f.fatal]
+    fatal = [_FATAL.get(f.code, ReasonCode.sample_ratio_mismatch) for f in health if f.fatal]
     if fatal:
         return _advice(Verdict.invalid, sorted(set(fatal)))
+    if primary.matured == 0:
+        return _advice(Verdict.keep_running, [ReasonCode.no_matured_users])
     reached = design.planned_users is None or primary.matured >= design.planned_users
     if design.method == "fixed" and not reached:
         return _advice(Verdict.keep_running, [ReasonCode.planned_size_not_reached])
@@ -54,7 +54,7 @@ def advise(
     held_back = {variant: reason for variant in better for reason in _guardrails(metrics, variant)}
     free = [variant for variant in better if variant not in held_back]
     if free:
-        return _best(design, primary, free, effect_on)
+        return _best(design, metrics, free, effect_on)
     if held_back:
         if ReasonCode.guardrail_not_proven in held_back.values():
             verdict = Verdict.inconclusive if reached else Verdict.keep_running
@@ -68,17 +68,24 @@ def advise(
     return _advice(Verdict.keep_running, [*reasons, ReasonCode.planned_size_not_reached])
 
 
-def _best(design: Design, primary: MetricReport, variants: Sequence[str], effect_on: EffectOn) -> DecisionAdvice:
+def _best(
+    design: Design, metrics: Sequence[MetricReport], variants: Sequence[str], effect_on: EffectOn
+) -> DecisionAdvice:
+    primary = metrics[0]
     options = []
     for variant in variants:
         segments, reasons = _segments(design, primary, variant)
-        value = _value(design, variant, segments, effect_on)
+        if reasons and not segments:
+            continue  # harmed wherever one looks
+        value = _value(design, metrics, variant, segments, effect_on)
         if value is None:
             effect = effect_on(primary.metric, variant, segments)
             worth = 0.0 if effect is None else effect.estimate * (1 if primary.direction == "up" else -1)
         else:
             worth = value.estimate
         options.append((worth, variant, segments, reasons, value))
+    if not options:
+        return _advice(Verdict.stop, [ReasonCode.segment_harmed])
     worth, variant, segments, reasons, value = max(options, key=lambda option: option[0])
     if value is not None and worth <= 0:
         return DecisionAdvice(Verdict.stop, None, [], [ReasonCode.value_negative], value)
@@ -99,20 +106,38 @@ def _segments(design: Design, primary: MetricReport, variant: str) -> tuple[list
     return [segment for segment in design.segments if segment not in harmed], [ReasonCode.segment_harmed]
 
 
-def _value(design: Design, variant: str, segments: Sequence[str], effect_on: EffectOn) -> MoneyInterval | None:
-    """Money a month: (effect × margin − extra cost per user) × users a month, all taken to be like those seen."""
+def _value(
+    design: Design, metrics: Sequence[MetricReport], variant: str, segments: Sequence[str], effect_on: EffectOn
+) -> MoneyInterval | None:
+    """Money a month: (gain × margin − extra cost per user) × users a month, all taken to be like those seen.
+
+    The gain is the effect, or what is saved where less of the metric is better; the users, where some segments are
+    left out, those of the others.
+    """
     spec = design.value
     if spec is None:
         return None
     effect = effect_on(spec.metric, variant, segments)
     if effect is None:
         return None
+    (direction,) = (metric.direction for metric in metrics if metric.metric == spec.metric)
+    sign = 1.0 if direction == "up" else -1.0
     cost = spec.costs.get(variant, 0.0) - spec.costs.get(design.control, 0.0)
+    users = spec.monthly_users * _share(metrics[0], segments)
 
     def money(per_user: float) -> float:
-        return (per_user * spec.margin - cost) * spec.monthly_users
+        return (sign * per_user * spec.margin - cost) * users
 
-    return MoneyInterval(money(effect.estimate), money(effect.lower), money(effect.upper), spec.currency)
+    lower, upper = sorted((money(effect.lower), money(effect.upper)))
+    return MoneyInterval(money(effect.estimate), lower, upper, spec.currency)
+
+
+def _share(primary: MetricReport, segments: Sequence[str]) -> float:
+    """The share of all users who are in these segments (all of them where none is named)."""
+    if not segments:
+        return 1.0
+    inside = sum(arm.n for arm in primary.arms if arm.segment in segments)
+    return inside / sum(arm.n for arm in primary.arms if arm.segment is not None)
 
 
 def _guardrails(metrics: Sequence[MetricReport], variant: str) -> Iterator[ReasonCode]:

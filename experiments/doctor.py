@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from tempfile import NamedTemporaryFile
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from experiments import access, database, lake
@@ -32,13 +32,12 @@ def examine(settings: Settings, *, now: datetime) -> list[Check]:
 
 def _examine(settings: Settings, now: datetime) -> Iterator[Check]:
     yield Check("program", ok=True, detail=f"upturn {program_version()}, {settings.timezone}, {settings.currency}")
-    engine = database.open_engine(settings)
+    where = make_url(settings.database_url)
     try:
+        engine = database.open_engine(settings)
         current, newest = database.schema_version(engine)
-    except SQLAlchemyError as error:
-        yield Check(
-            "database", ok=False, detail=f"{engine.url!r}: {error.__class__.__name__}: check UPTURN_DATABASE_URL"
-        )
+    except (SQLAlchemyError, OSError) as error:
+        yield Check("database", ok=False, detail=f"{where!r}: {error.__class__.__name__}: check UPTURN_DATABASE_URL")
         return
     if current != newest:
         yield Check("schema", ok=False, detail=f"at {current}, not {newest}: run `upturn migrate`")

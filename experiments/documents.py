@@ -6,12 +6,12 @@ other documents (does this metric exist?) live in ``registry``; what may change 
 ``lifecycle``.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-import msgspec
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -55,6 +55,14 @@ def _check_condition(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _check_finite(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise PydanticCustomError("not_finite", "give finite numbers: NaN and infinity are not JSON") from None
+    return value
+
+
 class _AnyGroup(Mapping[str, Sequence[object]]):
     """Every group exists and is empty."""
 
@@ -70,6 +78,7 @@ class _AnyGroup(Mapping[str, Sequence[object]]):
 
 Share = Annotated[float, Field(ge=0, le=1), AfterValidator(_check_share)]
 Condition = Annotated[dict[str, Any], AfterValidator(_check_condition)]
+Payload = Annotated[dict[str, Any], AfterValidator(_check_finite)]
 
 
 class Document(BaseModel):
@@ -94,9 +103,9 @@ class Tactic(Document):
     """What a variant does to a user. ``extra`` goes to the app unread."""
 
     copy_: str | None = Field(default=None, alias="copy")
-    offer: dict[str, Any] | None = None
+    offer: Payload | None = None
     frequency: Frequency | None = None
-    extra: dict[str, Any] | None = None
+    extra: Payload | None = None
 
 
 class Costs(Document):
@@ -223,31 +232,40 @@ class Experiment(Document):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        problems = list(self._inconsistencies())
+        if problems:
+            raise PydanticCustomError("inconsistent", "the fields contradict each other", {"problems": problems})
+        return self
+
+    def _inconsistencies(self) -> Iterator[tuple[str, str]]:
+        """Every contradiction between fields: where, and the remedy."""
         keys = [variant.key for variant in self.variants]
-        known = ", ".join(keys)
-        _require(len(set(keys)) == len(keys), "variants", "give each variant a key of its own")
-        _require(self.control in keys, "control", f"name one of the variants: {known}")
+        one_of = f"name one of the variants: {', '.join(keys)}"
+        if not _distinct(keys):
+            yield "variants", "give each variant a key of its own"
+        if self.control not in keys:
+            yield "control", one_of
         for where, weights, coverage in self._allocations():
             try:
                 allocation(self._ordered(weights, keys), coverage)
             except (DocumentError, ValueError) as error:
-                raise PydanticCustomError(
-                    "bad_weights", "{where}: {remedy}", {"where": where, "remedy": str(error)}
-                ) from None
-        segments = [stratum.segment for stratum in self.strata]
-        _require(len(set(segments)) == len(segments), "strata", "name each segment once")
-        _require(len(set(self.holdouts)) == len(self.holdouts), "holdouts", "name each holdout once")
+                yield where, str(error)
+        if not _distinct([stratum.segment for stratum in self.strata]):
+            yield "strata", "name each segment once"
+        if not _distinct(self.holdouts):
+            yield "holdouts", "name each holdout once"
         for user, variant in self.forced.items():
-            _require(variant in keys, f"forced.{user}", f"name one of the variants: {known}")
+            if variant not in keys:
+                yield f"forced.{user}", one_of
         uses = [use.key for use in self.metrics]
-        _require(len(set(uses)) == len(uses), "metrics", "name each metric once")
-        primaries = sum(use.role is Role.primary for use in self.metrics)
-        _require(primaries <= 1, "metrics", "give one metric the role primary, not several")
-        if self.value is not None:
-            _require(self.value.metric in uses, "value.metric", "name one of this experiment's metrics")
-        if self.decision is not None:
-            _require(self.decision.variant in keys, "decision.variant", f"name one of the variants: {known}")
-        return self
+        if not _distinct(uses):
+            yield "metrics", "name each metric once"
+        if sum(use.role is Role.primary for use in self.metrics) > 1:
+            yield "metrics", "give one metric the role primary, not several"
+        if self.value is not None and self.value.metric not in uses:
+            yield "value.metric", "name one of this experiment's metrics"
+        if self.decision is not None and self.decision.variant not in keys:
+            yield "decision.variant", one_of
 
     def _allocations(self) -> Iterator[tuple[str, dict[str, float] | None, float]]:
         yield "weights", self.weights, self.coverage
@@ -331,8 +349,9 @@ class _Metric(Document):
 
     @model_validator(mode="after")
     def _guardrail_has_margin(self) -> Self:
-        needed = self.role is Role.guardrail and self.margin is None
-        _require(not needed, "margin", "give a guardrail the loss that would still be acceptable, in its own unit")
+        if self.role is Role.guardrail and self.margin is None:
+            remedy = "give a guardrail the loss that would still be acceptable, in its own unit"
+            raise PydanticCustomError("inconsistent", "the margin is missing", {"problems": [("margin", remedy)]})
         return self
 
 
@@ -364,9 +383,8 @@ class RatioMetric(_Metric):
 Metric = Annotated[ConversionMetric | MeanMetric | RatioMetric, Field(discriminator="kind")]
 
 
-def _require(ok: bool, field: str, remedy: str) -> None:
-    if not ok:
-        raise PydanticCustomError("inconsistent", "{where}: {remedy}", {"where": field, "remedy": remedy})
+def _distinct(names: Sequence[str]) -> bool:
+    return len(set(names)) == len(names)
 
 
 class Kind(StrEnum):
@@ -402,30 +420,45 @@ def parse(kind: Kind, body: bytes | str | Mapping[str, Any]) -> Any:
         InvalidDocument: with every problem found, each naming field, value and remedy.
     """
     try:
-        text = body if isinstance(body, bytes | str) else msgspec.json.encode(body)
+        # NaN must reach the validation, which names its field; other encoders turn it into null.
+        text = body if isinstance(body, bytes | str) else json.dumps(body)
         return _ADAPTERS[kind].validate_json(text)
     except ValidationError as error:
-        raise InvalidDocument([field_problem(e) for e in error.errors(include_url=False)], kind) from None
+        found = [problem for e in error.errors(include_url=False) for problem in _field_problems(e)]
+        raise InvalidDocument(found, kind) from None
 
 
 _REMEDIES = {
     "extra_forbidden": "remove it: there is no such field here",
     "missing": "give this field: it is required",
     "json_invalid": "send valid JSON (no NaN, no infinity, no trailing commas)",
+    "union_tag_not_found": "give the kind of metric: conversion, mean or ratio",
+    "union_tag_invalid": "give a kind of metric that exists: conversion, mean or ratio",
     "string_pattern_mismatch": "use letters, digits, dot, dash or underscore, 64 at most, a letter or digit first",
 }
 
 
+# pydantic puts the kind of a metric in front of the path; no field has such a name.
+_METRIC_KINDS = ("conversion", "mean", "ratio")
+
+
 def field_problem(error: ErrorDetails) -> FieldProblem:
     """Turn one of pydantic's findings into field, value and remedy."""
-    location = [str(part) for part in error["loc"]]
-    context = error.get("ctx", {})
     remedy = _REMEDIES.get(error["type"], error["msg"])
-    if "where" in context:
-        location.append(str(context["where"]))
-        remedy = str(context["remedy"])
-    value = None if error["type"] in {"missing", "inconsistent", "bad_weights"} else error.get("input")
+    value = None if error["type"] in {"missing", "json_invalid"} else error.get("input")
+    location = [str(part) for part in error["loc"] if part not in _METRIC_KINDS]
+    if error["type"] in {"union_tag_not_found", "union_tag_invalid"}:
+        location.append("kind")
+        value = error.get("ctx", {}).get("tag")
     return FieldProblem(".".join(location) or "$", value, error["type"], remedy)
+
+
+def _field_problems(error: ErrorDetails) -> Iterator[FieldProblem]:
+    """A finding about one field is one problem; one about how fields agree is a problem for each contradiction."""
+    if error["type"] != "inconsistent":
+        yield field_problem(error)
+    for where, remedy in error.get("ctx", {}).get("problems", ()):
+        yield FieldProblem(where, None, error["type"], remedy)
 
 
 def json_schema(kind: Kind) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Errors of the domain: each has a stable code and the facts; sentences for people are made at the edges."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -14,7 +15,8 @@ class FieldProblem:
     remedy: str
 
     def to_dict(self) -> dict[str, object]:
-        return asdict(self)
+        """Return plain JSON values; a value that JSON cannot hold, such as NaN, is shown as text."""
+        return asdict(self) | {"value": _plain(self.value)}
 
 
 class UpturnError(Exception):
@@ -57,6 +59,14 @@ class Forbidden(UpturnError):
     """The key or account may not do this."""
 
     status = 403
+
+
+def _plain(value: object) -> object:
+    try:
+        json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError):
+        return _short(value)
+    return value
 
 
 def _short(value: object, limit: int = 80) -> str:

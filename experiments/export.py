@@ -13,6 +13,8 @@ _TEXT = {
     "experiment", "as_of", "metric", "kind", "role", "segment", "variant", "control", "problem",
 }  # fmt: skip
 _WHOLE = {"revision", "phase", "n", "n_control"}
+# The wide forms are formulas for spreadsheets set to Chinese or Japanese.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _SCHEMA = pa.schema(
     [
         pa.field(
@@ -42,7 +44,7 @@ def csv_bytes(columns: Sequence[str], table: Iterable[Mapping[str, object]], *, 
 
 def _guarded(value: object) -> object:
     # A spreadsheet runs text that begins like a formula; numbers are not touched.
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+    if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -11,13 +11,25 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import numpy as np
 import scipy.stats
 
 from experiments import analysis
-from experiments.aggregate import MICROS, Cell, Column, Layout, Measured, Sums, UserCounts, read_sums, sum_columns
+from experiments.aggregate import (
+    LARGEST,
+    MICROS,
+    Cell,
+    Column,
+    Layout,
+    Measured,
+    Sums,
+    UserCounts,
+    read_sums,
+    sum_columns,
+)
 from experiments.design import Design, MetricSpec
 from experiments.documents import Direction, Role
 from experiments.errors import FieldProblem, InvalidDocument
@@ -26,7 +38,6 @@ from experiments.report import Report
 MAX_STRATA = 1000
 # Splits that differ between segments with less than this p are taken to differ by design.
 SPLIT_DIFFERS = 0.001
-_LARGEST = 10**12
 
 _METRIC = re.compile(r"(?P<name>[^=]+)=(?P<kind>conversion|mean|ratio):(?P<columns>[^/]+(?:/[^/]+)?)")
 
@@ -84,13 +95,18 @@ def analyse(path: Path, question: Question) -> Report:
         The report, as of the file's time of change.
 
     Raises:
-        InvalidDocument: a column is missing or holds what it should not, or an option does not fit the data.
+        InvalidDocument: the file cannot be read, a column is missing or holds what it should not, or an option does
+            not fit the data.
     """
     if not path.is_file():
         raise InvalidDocument([FieldProblem("file", str(path), "not_found", "name a CSV or Parquet file")], "command")
     engine = ibis.duckdb.connect()
     try:
         return _analyse(engine, path, question)
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        problem = FieldProblem("file", str(path), "unreadable", f"give a CSV (UTF-8) or Parquet file: {reason}")
+        raise InvalidDocument([problem], "file") from None
     finally:
         engine.disconnect()
 
@@ -146,6 +162,11 @@ def _check_columns(table: ir.Table, question: Question) -> None:
         if column not in table.columns
     ]
     names = [metric.name for metric in question.metrics]
+    problems += [
+        FieldProblem("metric", name, "not_unique", "give each metric a name of its own")
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
     for option, given in (("guardrail", question.guardrails or {}), ("lower-is-better", question.lower_is_better)):
         for name in given:
             if name not in names:
@@ -164,7 +185,9 @@ def _check_columns(table: ir.Table, question: Question) -> None:
 def _check_values(engine: Any, table: ir.Table, question: Question) -> None:
     """Refuse empty cells, values that are not numbers, and conversions that are not 0 or 1, counting them."""
     checks: dict[str, tuple[ir.BooleanValue, str, str, str]] = {
-        "variant": (table[question.variant].isnull(), question.variant, "empty", "fill the cells, or drop the rows")
+        f"empty:{column}": (table[column].isnull(), column, "empty", "fill the cells, or drop the rows")
+        for column in (question.variant, question.unit)
+        if column is not None
     }
     for metric in question.metrics:
         for column in metric.columns:
@@ -188,9 +211,13 @@ def _check_values(engine: Any, table: ir.Table, question: Question) -> None:
 def _check_numbers(checks: dict[str, tuple[ir.BooleanValue, str, str, str]], table: ir.Table, column: str) -> None:
     value = table[column]
     checks[f"empty:{column}"] = (value.isnull(), column, "empty", "fill the cells (0 if nothing happened)")
-    if value.type().is_floating():
-        odd = value.isnan() | value.isinf() | (value.abs() > _LARGEST)
-        checks[f"odd:{column}"] = (odd, column, "not_finite", f"give finite numbers up to {_LARGEST:.0e}")
+    if value.type().is_boolean():
+        return
+    number = value.cast("float64")
+    # NaN is above every number for the engine, but Parquet's statistics do not know it, and the engine trusts them.
+    odd = number.isnan() | ~number.between(-LARGEST / MICROS, LARGEST / MICROS)
+    checks[f"odd:{column}"] = (odd, column, "not_finite", f"give finite numbers up to {LARGEST / MICROS:.0e}")
+    if not value.type().is_integer():
         fine = (value != 0) & (value.abs() < 1 / MICROS)
         checks[f"fine:{column}"] = (fine, column, "too_fine", "rescale the column: six decimals are kept")
 

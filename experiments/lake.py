@@ -186,7 +186,7 @@ def _publish(folder: Path, kind: str, day: str, table: pa.Table, name: str) -> d
     path = folder / relative
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression="zstd", row_group_size=250_000)
-    for target in (path, path.parent):
+    for target in (path, path.parent, path.parent.parent, folder):
         descriptor = os.open(target, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -8,7 +8,7 @@ that is analysed on its own; everything else that decides who gets what, or how 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from experiments.documents import Decision, Experiment, Role, Status
+from experiments.documents import Decision, Experiment, Kind, MetricUse, Role, Status, parse
 from experiments.errors import Conflict, FieldProblem, InvalidDocument
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
@@ -55,7 +55,8 @@ def revise(current: Experiment, proposed: Experiment) -> Experiment:
         )
     if current.status in (Status.decided, Status.archived):
         raise Conflict("experiment_closed", f"the experiment is {current.status}: create a new one")
-    proposed = proposed.model_copy(update={"salt": proposed.salt or current.salt})
+    left_out = {field: getattr(current, field) for field in _KEPT_FIELDS if field not in proposed.model_fields_set}
+    proposed = proposed.model_copy(update={"salt": proposed.salt or current.salt} | left_out)
     problems = [
         FieldProblem(field, getattr(proposed, field), "kept_by_server", f"it is {getattr(current, field)!r}; leave it")
         for field in _KEPT_FIELDS
@@ -65,7 +66,7 @@ def revise(current: Experiment, proposed: Experiment) -> Experiment:
     update: dict[str, object] = {"revision": current.revision + 1}
     if current.status is not Status.draft:
         problems += _frozen_changes(current, proposed)
-        if not problems and current.shares() != proposed.shares():
+        if not problems and _splits(current) != _splits(proposed):
             phase = current.phase + 1
             update |= {"phase": phase, "salt": f"{current.key}:{phase}"}
     if problems:
@@ -80,14 +81,15 @@ def _frozen_changes(current: Experiment, proposed: Experiment) -> Iterator[Field
             yield FieldProblem(field, getattr(proposed, field), "fixed_after_start", "create a new experiment for this")
     if [s.segment for s in current.strata] != [s.segment for s in proposed.strata]:
         yield FieldProblem("strata", None, "fixed_after_start", "keep the segments; create a new experiment for others")
-    elif current.shares() == proposed.shares():
+    elif _splits(current) == _splits(proposed):
         for (where, before), (_, after) in zip(_coverages(current), _coverages(proposed), strict=True):
             if after < before:
                 yield FieldProblem(where, after, "coverage_narrowed", f"give at least {before}, or stop the experiment")
     for role in (Role.primary, Role.guardrail):
-        missing = _used_as(current, role) - _used_as(proposed, role)
+        missing = [use.key for use in _used_as(current, role) if use not in proposed.metrics]
         if missing:
-            yield FieldProblem("metrics", sorted(missing), "fixed_after_start", f"keep them in the role {role}")
+            remedy = f"keep them in the role {role}, with the same margin"
+            yield FieldProblem("metrics", missing, "fixed_after_start", remedy)
 
 
 def _coverages(experiment: Experiment) -> Iterator[tuple[str, float]]:
@@ -97,8 +99,14 @@ def _coverages(experiment: Experiment) -> Iterator[tuple[str, float]]:
         yield f"strata.{stratum.segment}.coverage", coverage
 
 
-def _used_as(experiment: Experiment, role: Role) -> set[str]:
-    return {use.key for use in experiment.metrics if use.role is role}
+def _splits(experiment: Experiment) -> dict[str | None, dict[str, float]]:
+    # At full coverage: part coverage rounds each arm down to whole buckets, so shares shift a little as it widens.
+    whole = [stratum.model_copy(update={"coverage": 1.0}) for stratum in experiment.strata]
+    return experiment.model_copy(update={"coverage": 1.0, "strata": whole}).shares()
+
+
+def _used_as(experiment: Experiment, role: Role) -> list[MetricUse]:
+    return [use for use in experiment.metrics if use.role is role]
 
 
 def move(current: Experiment, status: Status, decision: Decision | None = None) -> Experiment:
@@ -106,6 +114,7 @@ def move(current: Experiment, status: Status, decision: Decision | None = None) 
 
     Raises:
         Conflict: ``bad_transition``; ``decision_needed`` or ``decision_unexpected``.
+        InvalidDocument: the decision names a variant that does not exist.
     """
     if status not in TRANSITIONS[current.status]:
         allowed = ", ".join(sorted(TRANSITIONS[current.status])) or "nothing"
@@ -118,12 +127,13 @@ def move(current: Experiment, status: Status, decision: Decision | None = None) 
     if decision is not None:
         update["decision"] = decision
     # Validated again, as the decision names a variant.
-    return Experiment.model_validate_json(current.model_copy(update=update).model_dump_json(by_alias=True))
+    moved: Experiment = parse(Kind.experiment, current.model_copy(update=update).to_json())
+    return moved
 
 
 def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[dict[str, object]]:
     """Return what changed between two documents as a list of {path, before, after}."""
-    old, new = dict(_leaves(before or {})), dict(_leaves(after))
+    old, new = dict(_leaves(before)) if before else {}, dict(_leaves(after))
     return [
         {"path": path, "before": old.get(path), "after": new.get(path)}
         for path in sorted(old.keys() | new.keys())

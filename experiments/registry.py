@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -33,6 +33,7 @@ def create(session: Session, kind: Kind, body: bytes | str | Mapping[str, Any], 
         Conflict: ``already_exists``.
     """
     document = parse(kind, body)
+    _one_at_a_time(session)
     if _newest_row(session, kind, document.key) is not None:
         raise Conflict(
             "already_exists", f"there is a {kind} {document.key!r} already: change it, or choose another key"
@@ -53,8 +54,9 @@ def revise(
         InvalidDocument: the document is wrong, or a field may not change now.
         Conflict: someone else changed it meanwhile, or it is in use by a running experiment.
     """
-    current, revision = _newest(session, kind, key)
     document = parse(kind, body)
+    _one_at_a_time(session)
+    current, revision = _newest(session, kind, key)
     if document.key != key:
         problem = FieldProblem("key", document.key, "key_changed", f"keep {key!r}; a document's key never changes")
         raise InvalidDocument([problem], kind)
@@ -62,6 +64,8 @@ def revise(
         document = lifecycle.revise(current, document)
         _check_references(session, document)
         if document.status is not Status.draft:
+            _check_metrics_kept(session, current, document)
+        if document.status in (Status.running, Status.paused):
             _check_layer(session, document)
     elif kind is not Kind.metric and document != current:
         _check_unused(session, kind, key)
@@ -72,6 +76,7 @@ def move(
     session: Session, key: str, status: Status, *, actor: str, now: datetime, decision: Decision | None = None
 ) -> Experiment:
     """Take an experiment one step through its life cycle and return the new revision."""
+    _one_at_a_time(session)
     current, revision = _newest(session, Kind.experiment, key)
     document = lifecycle.move(current, status, decision)
     if status is Status.running:
@@ -159,6 +164,16 @@ def metric_uses(session: Session, experiment: Experiment) -> list[tuple[Any, Rol
     return sorted(result, key=lambda entry: list(Role).index(entry[1]))
 
 
+def _one_at_a_time(session: Session) -> None:
+    """Let changes of documents wait for each other until they are committed.
+
+    So what was checked (a free range of a layer, the newest revision) still holds at the commit, and revision numbers
+    become visible in order, which ``version`` relies on. SQLite has one writer at a time anyway.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(hashtext('upturn.documents'))"))
+
+
 def _salted(document: Layer | Holdout) -> dict[str, Any]:
     return document.to_json() | {"salt": document.salt or document.key}
 
@@ -239,6 +254,19 @@ def _check_roles(uses: Sequence[tuple[Any, Role, float | None, int]]) -> Iterato
     for metric, role, margin, _ in uses:
         if role is Role.guardrail and margin is None:
             yield FieldProblem(f"metrics.{metric.key}.margin", None, "missing", "give the loss still acceptable")
+
+
+def _check_metrics_kept(session: Session, current: Experiment, document: Experiment) -> None:
+    """A metric that decides, by its own default role too, decides until the end, with the same margin."""
+    after = {(metric.key, role, margin) for metric, role, margin, _ in metric_uses(session, document)}
+    missing = [
+        metric.key
+        for metric, role, margin, _ in metric_uses(session, current)
+        if role is not Role.secondary and (metric.key, role, margin) not in after
+    ]
+    if missing:
+        remedy = "keep them in their roles, with the same margins"
+        raise InvalidDocument([FieldProblem("metrics", missing, "fixed_after_start", remedy)], "change")
 
 
 def _check_layer(session: Session, experiment: Experiment) -> None:

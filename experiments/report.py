@@ -6,9 +6,11 @@ never a stand-in number. Codes are closed sets; sentences for them live in the t
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+from stats.errors import Problem
 
 SCHEMA: Literal["upturn.report/1"] = "upturn.report/1"
 
@@ -51,6 +53,10 @@ class HealthCode(StrEnum):
     thin_segment = "thin_segment"
 
 
+Role = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["primary", "secondary", "guardrail"]})]
+Direction = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["up", "down"]})]
+
+
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of the parts of a report."""
 
@@ -78,7 +84,7 @@ class Statistic(Struct, frozen=True):
     ``pooled_z`` for conversion, ``welch_t`` for means and ratios, ``adjusted_t`` where covariates or strata came in.
     """
 
-    name: str
+    name: Literal["pooled_z", "welch_t", "adjusted_t"]
     value: float
     p_value: float
     df: float | None = None
@@ -107,8 +113,8 @@ class Comparison(Struct, frozen=True):
     significant: bool | None
     probability_better: float | None
     expected_loss: float | None
-    problem: str | None
-    relative_problem: str | None = None
+    problem: Problem | None
+    relative_problem: Problem | None = None
     statistic: Statistic | None = None
     noninferiority: NonInferiority | None = None
     variance_reduction: float | None = None
@@ -138,9 +144,9 @@ class MetricReport(Struct, frozen=True):
 
     metric: str
     name: str
-    kind: str
-    role: str
-    direction: str
+    kind: Literal["conversion", "mean", "ratio"]
+    role: Role
+    direction: Direction
     unit: str
     window_days: int | None
     matured: int
@@ -171,7 +177,7 @@ class SampleRatio(Struct, frozen=True):
     p_value: float | None
     expected: dict[str, float]
     observed: dict[str, int]
-    problem: str | None
+    problem: Problem | None
 
 
 class SegmentSampleRatio(Struct, frozen=True):
@@ -179,13 +185,13 @@ class SegmentSampleRatio(Struct, frozen=True):
 
     segment: str
     p_value: float | None
-    problem: str | None
+    problem: Problem | None
 
 
 class Finding(Struct, frozen=True):
     """A health finding: how many users, out of how many, and whether it makes the report invalid."""
 
-    code: str
+    code: HealthCode
     count: int
     of: int
     fatal: bool
@@ -195,23 +201,23 @@ class Finding(Struct, frozen=True):
 class DecisionAdvice(Struct, frozen=True):
     """What to do, for whom, why, and what it is worth."""
 
-    verdict: str
+    verdict: Verdict
     variant: str | None
     segments: list[str]
-    reasons: list[str]
+    reasons: list[ReasonCode]
     value_per_month: MoneyInterval | None
 
 
 class Method(Struct, frozen=True):
     """How the numbers were made."""
 
-    name: str
+    name: Literal["fixed", "sequential"]
     alpha: float
-    correction: str
+    correction: Literal["holm", "bh", "none"]
     planned_users: int | None
     rho_squared: float | None
     stratified: bool
-    interval: str
+    interval: Literal["score", "asymptotic_confidence_sequence"]
 
 
 class Report(Struct, frozen=True, kw_only=True):

@@ -5,11 +5,12 @@ version. The same inputs give the same name and the same bytes, and are saved on
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ibis
@@ -27,6 +28,9 @@ from experiments.report import Report
 from experiments.settings import Settings
 from experiments.store import Store
 from experiments.tables import SavedReport
+
+# Beyond this the engine uses the disk, so that an analysis of any size leaves memory for the rest of the process.
+MEMORY_LIMIT = "2GB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,18 @@ def make(store: Store, key: str, *, now: datetime, watermark: int | None = None)
         if known is not None:
             return _saved(known)
         exposures, events = (lake.files(session, store.lake, kind) for kind in ("exposure", "event"))
-    data = _measure(exposures, events, experiment, uses, mark, store.settings)
+    sums = sum_up(
+        exposures,
+        events,
+        [use.metric for use in uses],
+        experiment=key,
+        phase=experiment.phase,
+        batch=mark.batch,
+        as_of=mark.at,
+        timezone=store.settings.timezone,
+        forced=experiment.forced,
+    )
+    data = analysis.Data(sums.users, sums.forced, [(_spec(use), sums.metrics[use.metric.key]) for use in uses])
     made = analysis.build(design, data, as_of=mark.at, watermark=mark.batch)
     body = report.encode(made).decode()
     row = SavedReport(
@@ -174,35 +189,39 @@ def design_of(
     )
 
 
-def _measure(
-    exposures: list[Path],
-    events: list[Path],
-    experiment: Experiment,
-    uses: Sequence[_Use],
-    mark: Watermark,
-    settings: Settings,
-) -> analysis.Data:
-    engine = ibis.duckdb.connect()
-    try:
-        sums = aggregate.from_facts(
-            engine.to_pyarrow,
-            _facts(engine, "exposure", exposures),
-            _facts(engine, "event", events),
-            [use.metric for use in uses],
-            experiment=experiment.key,
-            phase=experiment.phase,
-            batch=mark.batch,
-            as_of=mark.at,
-            timezone=settings.timezone,
-            forced=experiment.forced,
-        )
-    finally:
-        engine.disconnect()
-    specs = [_spec(use) for use in uses]
-    return analysis.Data(sums.users, sums.forced, [(spec, sums.metrics[spec.key]) for spec in specs])
+def sum_up(
+    exposures: Sequence[Path],
+    events: Sequence[Path],
+    metrics: Sequence[Any],
+    *,
+    experiment: str,
+    phase: int,
+    batch: int,
+    as_of: datetime,
+    timezone: str,
+    forced: Iterable[str] = (),
+) -> aggregate.Aggregates:
+    """Sum up one phase of an experiment from the lake's files, in process; see ``aggregate.from_facts``."""
+    with TemporaryDirectory() as spill:
+        engine = ibis.duckdb.connect(memory_limit=MEMORY_LIMIT, temp_directory=spill, preserve_insertion_order=False)
+        try:
+            return aggregate.from_facts(
+                engine.to_pyarrow,
+                _facts(engine, "exposure", exposures),
+                _facts(engine, "event", events),
+                metrics,
+                experiment=experiment,
+                phase=phase,
+                batch=batch,
+                as_of=as_of,
+                timezone=timezone,
+                forced=forced,
+            )
+        finally:
+            engine.disconnect()
 
 
-def _facts(engine: Any, kind: str, files: list[Path]) -> Any:
+def _facts(engine: Any, kind: str, files: Sequence[Path]) -> Any:
     if not files:
         return ibis.memtable(lake.SCHEMAS[kind].empty_table())
     return engine.read_parquet([str(path) for path in files])

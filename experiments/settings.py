@@ -30,12 +30,14 @@ class Settings:
     def __post_init__(self) -> None:
         try:
             ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of zones, such as America
             raise InvalidDocument(
                 [FieldProblem("timezone", self.timezone, "unknown_zone", "give an IANA zone such as Asia/Shanghai")],
                 "settings",
             ) from None
-        if not (len(self.currency) == 3 and self.currency.isascii() and self.currency.isupper()):
+        if not (
+            len(self.currency) == 3 and self.currency.isascii() and self.currency.isalpha() and self.currency.isupper()
+        ):
             raise InvalidDocument(
                 [FieldProblem("currency", self.currency, "bad_currency", "give an ISO 4217 code such as CNY")],
                 "settings",

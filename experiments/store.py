@@ -34,10 +34,14 @@ class Store:
             Conflict: ``schema_outdated``, when the schema is not the newest and ``migrate`` is off.
         """
         engine = database.open_engine(settings)
-        if migrate:
-            database.migrate(engine)
-        else:
-            database.require_current_schema(engine)
+        try:
+            if migrate:
+                database.migrate(engine)
+            else:
+                database.require_current_schema(engine)
+        except BaseException:
+            engine.dispose()
+            raise
         return cls(settings, engine)
 
     @contextmanager

@@ -13,8 +13,8 @@ from rich.table import Table
 from experiments.report import Comparison, Interval, MetricReport, Report
 
 # Tables keep their lines whole: a narrow terminal wraps them, a file or a pipe does not cut them.
-OUT = Console(highlight=False, width=max(Console().width, 160))
-ERR = Console(stderr=True, highlight=False)
+OUT = Console(highlight=False, emoji=False, width=max(Console().width, 160))
+ERR = Console(stderr=True, highlight=False, emoji=False)
 
 
 class Bar:
@@ -49,7 +49,7 @@ def show(columns: Sequence[str], rows: Sequence[Mapping[str, object]], form: str
 
 def show_report(report: Report) -> None:
     """Print a report: the split, the effects, the segments, the advice."""
-    OUT.print(f"[bold]{escape(report.name)}[/bold]  ({report.experiment}, as of {report.as_of})")
+    OUT.print(f"[bold]{escape(report.name)}[/bold]  ({escape(report.experiment)}, as of {report.as_of})")
     split = Table("variant", "assigned", "exposed", "matured", "expected", box=None, pad_edge=False)
     for column in split.columns[1:]:
         column.justify = "right"
@@ -60,7 +60,7 @@ def show_report(report: Report) -> None:
     p_value = "not tested" if report.srm.p_value is None else f"p = {report.srm.p_value:.4g}"
     OUT.print(f"sample ratio: {p_value}{'' if report.srm.problem is None else f', {_words(report.srm.problem)}'}")
     for finding in report.health:
-        subject = f" in {finding.subject}" if finding.subject else ""
+        subject = f" in {escape(finding.subject)}" if finding.subject else ""
         OUT.print(f"{'problem' if finding.fatal else 'note'}: {_words(finding.code)}{subject}: {finding.count:,} users")
     OUT.print()
     names = {arm.variant: arm.name for arm in report.arms}

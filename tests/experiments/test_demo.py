@@ -1,0 +1,57 @@
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# No name is resolved and nothing is connected to: whoever tries ends the program.
+OFFLINE = """
+import socket
+def refuse(*args, **kwargs):
+    raise SystemExit("the network was asked for")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
+"""
+
+
+def run(folder: Path) -> tuple[str, float]:
+    """The demo in a process of its own, away from the repository, without a network."""
+    (folder / "sitecustomize.py").write_text(OFFLINE, encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("UPTURN_")}
+    program = Path(sys.executable).with_name("upturn")
+    started = time.perf_counter()
+    done = subprocess.run(
+        [program, "demo", "--no-serve", "--folder", folder / "demo"],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout, time.perf_counter() - started
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, float]]:
+    folder = tmp_path_factory.mktemp("away")
+    return [run(folder), run(folder)]
+
+
+def test_the_published_figures_are_shown_within_a_minute(runs: list[tuple[str, float]]) -> None:
+    out, seconds = runs[0]
+    assert "taken in: 73,972 items, 0 known already" in out
+    for figure in ("0.65279", "1.42262", "1.07720", "0.106167", "0.182757", "0.151400"):
+        assert figure in out
+    for line in ("sample ratio: p = 0.9037", "+0.07659 [", "pooled z 22.4860", "welch t 5.3001", "21,306", "21,387"):
+        assert line in out
+    assert "decision: ship Mens E-Mail to everyone; worth 49,269 USD a month" in out
+    assert seconds < 60
+
+
+def test_a_second_run_adds_nothing_and_shows_the_same(runs: list[tuple[str, float]]) -> None:
+    first, second = (re.sub(r"as of \S+\)|taken in.*", "", out) for out, _ in runs)
+    assert "taken in: 0 items, 73,972 known already" in runs[1][0]
+    assert first == second

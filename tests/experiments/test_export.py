@@ -1,0 +1,69 @@
+import csv
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from experiments import export, report
+from experiments.documents import Role
+from experiments.report import COLUMNS, Report
+from tests.experiments.rows import build, design, measured, spec
+
+
+def made(name: str = "m") -> Report:
+    rows = {(None, "t"): [1, 2, 4, 9], (None, "c"): [2, 5, 7, 9]}
+    nothing = {(None, "t"): [1, 1], (None, "c"): [1, 1]}
+    return build(design(), (spec(name), measured(rows)), (spec("none", role=Role.secondary), measured(nothing)))
+
+
+def test_csv_reads_back_as_the_rows_of_the_report() -> None:
+    found = list(csv.DictReader(io.StringIO(export.report_csv(made()).decode())))
+    assert len(found) == 2
+    for line, row in zip(found, report.rows(made()), strict=True):
+        assert tuple(line) == COLUMNS
+        for name, value in row.items():
+            if isinstance(value, bool):
+                assert line[name] == ("true" if value else "false")
+            elif isinstance(value, float):
+                assert float(line[name]) == value
+            else:
+                assert line[name] == ("" if value is None else str(value))
+    assert float(found[0]["absolute"]) < 0  # a negative number stays one
+    assert (found[1]["problem"], found[1]["absolute"]) == ("zero_variance", "")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1", "－1", "＋1", "＠x"])
+def test_text_that_a_spreadsheet_would_run_is_quoted(text: str) -> None:
+    (row, _) = csv.DictReader(io.StringIO(export.report_csv(made(text)).decode(), newline=""))
+    assert row["metric"] == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["plain", "a=b", "10", "访问率", 'with "quotes", commas\nand lines'])
+def test_other_text_is_left_alone(text: str) -> None:
+    (row, _) = csv.DictReader(io.StringIO(export.report_csv(made(text)).decode(), newline=""))
+    assert row["metric"] == text
+
+
+def test_the_mark_of_the_encoding_is_there_when_asked_for() -> None:
+    plain, marked = export.report_csv(made()), export.report_csv(made(), bom=True)
+    assert marked == b"\xef\xbb\xbf" + plain
+
+
+def test_a_column_that_was_not_announced_is_refused() -> None:
+    with pytest.raises(ValueError, match="surprise"):
+        export.csv_bytes(["a"], [{"a": 1, "surprise": 2}])
+
+
+def test_parquet_has_the_columns_types_and_values_of_the_report() -> None:
+    table = pq.read_table(pa.BufferReader(export.report_parquet(made())))
+    assert tuple(table.column_names) == COLUMNS
+    assert table.to_pylist() == list(report.rows(made()))
+    kinds = {name: str(table.schema.field(name).type) for name in COLUMNS}
+    assert (kinds["metric"], kinds["n"], kinds["significant"], kinds["p_value"]) == (
+        "string",
+        "int64",
+        "bool",
+        "double",
+    )
+    assert kinds["segment"] == "string"  # though every cell is empty here

@@ -1,0 +1,39 @@
+// Draws the charts whose specifications stand in the page. Expressions are interpreted (ast), never compiled, so the
+// page's policy can forbid eval.
+const style = getComputedStyle(document.documentElement);
+const colour = (name) => style.getPropertyValue(name).trim();
+
+function config() {
+  const ink = colour("--ink-2");
+  const font = getComputedStyle(document.body).fontFamily;
+  return {
+    background: "transparent",
+    font,
+    view: { stroke: null },
+    axis: {
+      labelColor: ink, titleColor: ink, gridColor: colour("--line"), domainColor: colour("--line"),
+      tickColor: colour("--line"), labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal",
+    },
+    legend: { labelColor: ink, titleColor: ink, labelFontSize: 12 },
+    text: { color: ink },
+  };
+}
+
+async function draw(target) {
+  const source = document.querySelector(`script[data-spec="${CSS.escape(target.dataset.chart)}"]`);
+  const spec = JSON.parse(source.textContent);
+  spec.config = { ...spec.config, ...config() };
+  if (target.clientWidth < 420) {
+    // Names of variants get less room on a phone.
+    const narrow = JSON.stringify(spec).replace(/"(minExtent|maxExtent)":\s*\d+/g, '"$1":84').replace(/"labelLimit":\s*\d+/g, '"labelLimit":80');
+    Object.assign(spec, JSON.parse(narrow));
+  }
+  await window.vegaEmbed(target, spec, {
+    ast: true, renderer: "svg", actions: false, defaultStyle: false, tooltip: { disableDefaultStyle: true },
+  });
+  target.dataset.drawn = "yes";
+}
+
+const drawAll = () => Promise.all([...document.querySelectorAll("[data-chart]")].map(draw));
+drawAll();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
