@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from sqlalchemy import func, make_url, select, text
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sqlalchemy import Engine, func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from experiments import access, database, lake
@@ -35,10 +38,19 @@ def _examine(settings: Settings, now: datetime) -> Iterator[Check]:
     where = make_url(settings.database_url)
     try:
         engine = database.open_engine(settings)
-        current, newest = database.schema_version(engine)
-    except (SQLAlchemyError, OSError) as error:
-        yield Check("database", ok=False, detail=f"{where!r}: {error.__class__.__name__}: check UPTURN_DATABASE_URL")
+    except OSError as error:
+        yield Check("database", ok=False, detail=f"{where!r}: {error}")
         return
+    try:
+        yield from _examine_open(settings, engine, now)
+    except SQLAlchemyError as error:
+        yield Check("database", ok=False, detail=f"{where!r}: {error.__class__.__name__}: check it, or restore it")
+    finally:
+        engine.dispose()
+
+
+def _examine_open(settings: Settings, engine: Engine, now: datetime) -> Iterator[Check]:
+    current, newest = database.schema_version(engine)
     if current != newest:
         yield Check("schema", ok=False, detail=f"at {current}, not {newest}: run `upturn migrate`")
         return
@@ -56,12 +68,10 @@ def _examine(settings: Settings, now: datetime) -> Iterator[Check]:
     except OSError as error:
         yield Check("lake", ok=False, detail=f"{settings.lake} cannot be written: {error.strerror}")
     with store.read() as session:
-        listed = session.execute(select(LakeFile.path, LakeFile.retired_at)).all()
-        missing = [path for path, retired in listed if retired is None and not (settings.lake / path).is_file()]
-        detail = (
-            f"{len(listed)} files" if not missing else f"{len(missing)} missing, such as {missing[0]}: restore them"
-        )
-        yield Check("lake files", ok=not missing, detail=detail)
+        listed = session.execute(select(LakeFile.path, LakeFile.rows).where(LakeFile.retired_at.is_(None))).all()
+        broken = [path for path, rows in listed if not _is_whole(settings.lake / path, rows)]
+        detail = f"{len(broken)} missing or damaged, such as {broken[0]}: restore them" if broken else f"{len(listed)}"
+        yield Check("lake files", ok=not broken, detail=detail)
         rows = session.scalar(select(func.sum(LakeFile.rows)).where(LakeFile.retired_at.is_(None))) or 0
         yield Check("rows", ok=True, detail=f"{rows} in the lake, {lake.backlog(session)} waiting in the inbox")
         mark = lake.watermark(session)
@@ -74,4 +84,10 @@ def _examine(settings: Settings, now: datetime) -> Iterator[Check]:
         yield Check("accounts", ok=True, detail=f"{len(people)}" if people else nobody)
         nothing = "no program can call the API: run `upturn key create NAME --scope ingest`"
         yield Check("keys", ok=True, detail=f"{len(programs)}" if programs else nothing)
-    store.close()
+
+
+def _is_whole(path: Path, rows: int) -> bool:
+    try:
+        return bool(pq.read_metadata(path).num_rows == rows)
+    except (OSError, pa.ArrowException):
+        return False

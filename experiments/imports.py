@@ -141,7 +141,9 @@ def _open(engine: duckdb.DuckDBPyConnection, path: Path, what: What) -> duckdb.D
     if path.suffix == ".parquet":
         return engine.read_parquet(str(path))
     # Only attributes are guessed: 007 is no number where it is an id, and one bad value spoils its row, not its column.
-    known = [name for name in engine.read_csv(str(path), header=True, all_varchar=True).columns if name in _own_columns(what)]
+    known = [
+        name for name in engine.read_csv(str(path), header=True, all_varchar=True).columns if name in _own_columns(what)
+    ]
     return engine.read_csv(str(path), header=True, sample_size=-1, dtype=dict.fromkeys(known, "VARCHAR"))
 
 

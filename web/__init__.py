@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from flask import Flask, Response, current_app, request
@@ -57,8 +58,8 @@ def create_app(
     app.register_blueprint(assets.blueprint)
     pages.register(app)
     app.add_url_rule("/healthz", "health", _health)
-    document = openapi.document(operations.listed)
-    app.add_url_rule("/openapi.json", "openapi", lambda: json_answer(document))
+    document = cache(lambda: openapi.document(operations.listed))
+    app.add_url_rule("/openapi.json", "openapi", lambda: json_answer(document()))
     app.register_error_handler(Exception, _failed)
     return app
 

@@ -68,7 +68,8 @@ def exposure_table(rows: Sequence[Exposure]) -> pa.Table:
         {"user_id": pa.string(), "variant": pa.string(), "at": _TIME, "stratum": pa.string()}
         | {"name": pa.string(), "phase": pa.int32(), "batch": pa.int32(), "seq": pa.int64()}
     )
-    return pa.Table.from_pylist([{**row._asdict(), "seq": i} for i, row in enumerate(rows)], schema)
+    # The last received stands first: only ``seq`` tells the order of receipt.
+    return pa.Table.from_pylist([{**row._asdict(), "seq": i} for i, row in enumerate(rows)][::-1], schema)
 
 
 def event_table(rows: Sequence[Event]) -> pa.Table:

@@ -167,7 +167,7 @@ def random_facts(seed: int) -> tuple[list[Exposure], list[Event], dict[str, Any]
     asked = {
         "phase": 2,
         "batch": r.randint(2, 4),
-        "as_of": max(anchors) + r.choice([1, 2, 3, 8]) * DAY,
+        "as_of": max(anchors) + r.choice([-2, 1, 2, 3, 8]) * DAY,
         "timezone": r.choice(ZONES),
         "forced": r.sample(USERS, r.choice([0, 0, 2])),
     }

@@ -72,6 +72,8 @@ PLAIN = {
     "plan": {"planned_users": 100},
 }
 
+WORTH = MoneyInterval(49_269.4, 21_000.0, 77_500.0, "CNY")
+
 
 def documents(store: Store, *, start: bool = True) -> None:
     """Store the metrics, the segments, and an experiment, by default started."""
@@ -95,10 +97,10 @@ def exposure(number: int, *, at: datetime, variant: str = "none", stratum: str =
     )
 
 
-def facts(store: Store, *, at: datetime, users: int = 240) -> None:
+def facts(store: Store, *, at: datetime, first: int = 0, users: int = 240) -> None:
     """Send in users, evenly over variants and segments; every third in "none" and every second in "ten" visits."""
     items: list[ingest.AnyItem] = []
-    for i in range(users):
+    for i in range(first, first + users):
         variant, stratum = ("none", "ten")[i % 2], ("new", "loyal")[i // 2 % 2]
         items.append(exposure(i, at=at, variant=variant, stratum=stratum))
         if i // 4 % (3 if variant == "none" else 2) == 0:
@@ -190,7 +192,7 @@ def full_report(
     reasons: Sequence[ReasonCode] = (ReasonCode.primary_better,),
     health: Sequence[Finding] = (),
     segments: Sequence[str] = (),
-    value: MoneyInterval | None = MoneyInterval(49_269.4, 21_000.0, 77_500.0, "CNY"),
+    value: MoneyInterval | None = WORTH,
     **fields: Any,
 ) -> Report:
     """A report with every part: three variants, two segments, all kinds of metrics, a timeline, a problem."""
