@@ -206,10 +206,14 @@ class _Analyst:
         try:
             vector = self._vector(table, [variant, control], adjust=bool(self._covariates))
             plain = self._vector(table, [variant, control], adjust=False) if self._covariates else vector
-            return self._effect(table, vector, plain, variant, segment)
+            comparison = self._effect(table, vector, plain, variant, segment)
         except StatError as error:
             nothing: dict[str, None] = dict.fromkeys(_NUMBERS)
-            return Comparison(variant=variant, control=control, segment=segment, problem=error.code, **nothing)
+            comparison = Comparison(variant=variant, control=control, segment=segment, problem=error.code, **nothing)
+        try:
+            return structs.replace(comparison, noninferiority=self._noninferiority(table, comparison))
+        except StatError:
+            return comparison
 
     def _effect(
         self, table: _Table, vector: ArmVector, plain: ArmVector, variant: str, segment: str | None
@@ -249,8 +253,8 @@ class _Analyst:
             problem=None,
             relative_problem=relative_problem,
             statistic=Statistic(name, fixed.statistic, fixed.p_value, fixed.df),
-            noninferiority=self._noninferiority(vector, horizon, effect) if segment is None else None,
             variance_reduction=vectors.variance_reduction(plain, vector, 0, 1) if self._covariates else None,
+            tuned_users=self._tuned_users(variant, segment),
         )
 
     def _conversions(
@@ -263,26 +267,39 @@ class _Analyst:
         treatment, control = row[variant], row[self._design.control]
         return _conversions(treatment), _conversions(control)
 
-    def _noninferiority(self, vector: ArmVector, horizon: Horizon, effect: effects.Effect) -> NonInferiority | None:
-        spec = self._spec
-        if spec.role is not Role.guardrail or spec.margin is None:
+    def _noninferiority(self, table: _Table, comparison: Comparison) -> NonInferiority | None:
+        margin = self._spec.margin
+        if self._spec.role is not Role.guardrail or margin is None or comparison.segment is not None:
             return None
-        better = effects.Direction.INCREASE if spec.direction is Direction.up else effects.Direction.DECREASE
-        test = effects.noninferiority(vector, 0, 1, spec.margin, better, horizon)
-        passed = test.p_value < horizon.alpha
-        worse = (effect.estimate < 0) == (spec.direction is Direction.up)
-        return NonInferiority(
-            spec.margin, test.p_value, passed, worse and effect.p_value < horizon.alpha and not passed
-        )
+        up = self._spec.direction is Direction.up
+        horizon = self._horizon(comparison.variant, None)
+        exact = self._conversions(table, comparison.variant)
+        if exact is not None:
+            score = proportions.difference_score(*exact, -margin if up else margin)
+            p_value = horizon.p_value_one_sided(score if up else -score, exact[0].n + exact[1].n, None)
+        else:
+            better = effects.Direction.INCREASE if up else effects.Direction.DECREASE
+            vector = self._vector(table, [comparison.variant, comparison.control], adjust=bool(self._covariates))
+            p_value = effects.noninferiority(vector, 0, 1, margin, better, horizon).p_value
+        passed = p_value < horizon.alpha
+        effect = comparison.absolute
+        worse = effect is not None and comparison.p_value is not None and comparison.p_value < horizon.alpha
+        harmed = effect is not None and worse and not passed and (effect.estimate < 0) == up
+        return NonInferiority(margin, p_value, passed, harmed)
 
-    def _horizon(self, variant: str, segment: str | None) -> Horizon:
-        """The plan's horizon; a sequence is tuned to the users planned for the two variants, never to the data."""
+    def _tuned_users(self, variant: str, segment: str | None) -> float | None:
+        """Users planned for the two variants, in one segment an equal part of them: never a thing of the data."""
         design = self._design
         if design.method == "fixed" or design.planned_users is None:
-            return Fixed(design.alpha)
+            return None
         pair = [shares[variant] + shares[design.control] for shares in design.shares.values()]
         planned = design.planned_users * sum(pair) / len(pair) / (1 if segment is None else len(design.segments))
-        return Sequential.tuned(design.alpha, max(planned, 2.0))
+        return max(planned, 2.0)
+
+    def _horizon(self, variant: str, segment: str | None) -> Horizon:
+        users = self._tuned_users(variant, segment)
+        alpha = self._design.alpha
+        return Fixed(alpha) if users is None else Sequential.tuned(alpha, users)
 
     def _timeline(self) -> list[TimelinePoint]:
         days = sorted({cell.day for cell, part in self._cells.items() if cell.day is not None and part.n})
@@ -316,20 +333,13 @@ def _interval(interval: effects.Interval) -> Interval:
 
 
 def _method(design: Design) -> Method:
-    rho_squared = None
-    interval: Literal["score", "asymptotic_confidence_sequence"] = (
-        "score" if design.method == "fixed" else "asymptotic_confidence_sequence"
-    )
-    if design.method == "sequential" and design.planned_users is not None:
-        rho_squared = Sequential.tuned(design.alpha, design.planned_users).rho_squared
     return Method(
         name=design.method,
         alpha=design.alpha,
         correction=design.correction,
         planned_users=design.planned_users,
-        rho_squared=rho_squared,
         stratified=design.stratified,
-        interval=interval,
+        interval="classical" if design.method == "fixed" else "asymptotic_confidence_sequence",
     )
 
 

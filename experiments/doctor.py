@@ -44,7 +44,11 @@ def _examine(settings: Settings, now: datetime) -> Iterator[Check]:
     try:
         yield from _examine_open(settings, engine, now)
     except SQLAlchemyError as error:
-        yield Check("database", ok=False, detail=f"{where!r}: {error.__class__.__name__}: check it, or restore it")
+        yield Check(
+            "database",
+            ok=False,
+            detail=f"{where!r}: {error.__class__.__name__}: check UPTURN_DATABASE_URL, or restore a backup",
+        )
     finally:
         engine.dispose()
 

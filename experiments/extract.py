@@ -50,6 +50,9 @@ def write(store: Store, kind: str, file: Path, *, experiment: str | None, now: d
             source = source.filter(duckdb.ColumnExpression("name") == duckdb.ConstantExpression(experiment))
         source.order("batch, seq").project(listed).create_view("chosen")
         target = str(part).replace("'", "''")
-        (count,) = engine.execute(f"COPY chosen TO '{target}' ({_FORMATS[file.suffix]})").fetchone() or (0,)
-    part.replace(file)
+        try:
+            (count,) = engine.execute(f"COPY chosen TO '{target}' ({_FORMATS[file.suffix]})").fetchone() or (0,)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
     return int(count)

@@ -100,7 +100,11 @@ class NonInferiority(Struct, frozen=True):
 
 
 class Comparison(Struct, frozen=True):
-    """One variant against control, over all users or in one segment."""
+    """One variant against control, over all users or in one segment.
+
+    ``tuned_users``: planned users of the two, at which a sequential interval is tightest. A guardrail's test may
+    stand beside a problem: nobody converted is no effect, and yet within the margin.
+    """
 
     variant: str
     control: str
@@ -118,6 +122,7 @@ class Comparison(Struct, frozen=True):
     statistic: Statistic | None = None
     noninferiority: NonInferiority | None = None
     variance_reduction: float | None = None
+    tuned_users: float | None = None
 
 
 class ArmMean(Struct, frozen=True):
@@ -215,9 +220,8 @@ class Method(Struct, frozen=True):
     alpha: float
     correction: Literal["holm", "bh", "none"]
     planned_users: int | None
-    rho_squared: float | None
     stratified: bool
-    interval: Literal["score", "asymptotic_confidence_sequence"]
+    interval: Literal["classical", "asymptotic_confidence_sequence"]
 
 
 class Report(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ version. The same inputs give the same name and the same bytes, and are saved on
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -252,9 +252,11 @@ def program_version() -> str:
 
 
 def _digest(design: Design, experiment: Experiment, uses: Sequence[_Use], mark: Watermark, settings: Settings) -> str:
+    # JSON has no null keys: without strata the one row of shares goes by "", which no segment is called.
+    shares: dict[str | None, Any] = {stratum or "": part for stratum, part in design.shares.items()}
     inputs = [
         program_version(),
-        design,
+        replace(design, shares=shares),
         sorted(experiment.forced),
         [use.metric.to_json() for use in uses],
         [(use.role, use.margin, use.revision) for use in uses],

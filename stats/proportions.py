@@ -15,7 +15,7 @@ import scipy.stats
 from stats.effects import Effect, Interval
 from stats.errors import Problem, StatError
 
-__all__ = ["Conversions", "difference", "relative", "wilson"]
+__all__ = ["Conversions", "difference", "difference_score", "relative", "wilson"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,9 @@ def difference(
     """
     critical = _critical(alpha)
     estimate = treatment.rate - control.rate
-    factor = _factor(treatment, control, miettinen_nurminen=miettinen_nurminen)
 
     def score(value: float) -> float:
-        return _standardise(estimate - value, factor * _variance_under_difference(treatment, control, value))
+        return difference_score(treatment, control, value, miettinen_nurminen=miettinen_nurminen)
 
     statistic = score(0.0)
     return Effect(
@@ -73,6 +72,19 @@ def difference(
         statistic=statistic,
         statistic_name="z",
     )
+
+
+def difference_score(
+    treatment: Conversions, control: Conversions, value: float, *, miettinen_nurminen: bool = False
+) -> float:
+    """The z statistic of rate_t - rate_c against `value` in (-1, 1), its variance under that value.
+
+    Against a margin this is the test of non-inferiority of Farrington & Manning 1990; unlike a Wald statistic it
+    exists where nobody converted at all.
+    """
+    factor = _factor(treatment, control, miettinen_nurminen=miettinen_nurminen)
+    variance = factor * _variance_under_difference(treatment, control, value)
+    return _standardise(treatment.rate - control.rate - value, variance)
 
 
 def relative(

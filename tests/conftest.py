@@ -49,7 +49,7 @@ class Postgres:
     def run(self, statement: str) -> None:
         """Run a statement that cannot be in a transaction, such as CREATE DATABASE."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(statement)  # type: ignore[call-overload]
+            connection.execute(statement)
 
     def create(self, template: str | None = None) -> str:
         """Create a database, empty or as a copy of ``template``, and return its name."""

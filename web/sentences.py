@@ -87,7 +87,7 @@ METHODS: Mapping[str, object] = {
 
 INTERVALS: Mapping[str, object] = {
     "asymptotic_confidence_sequence": _("Asymptotic confidence sequence, tuned to the planned size"),
-    "score": _("Classical interval (score interval for shares, Welch's for means)"),
+    "classical": _("Classical interval (score interval for shares, Welch's for means)"),
 }
 
 CORRECTIONS: Mapping[str, object] = {

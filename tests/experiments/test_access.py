@@ -36,7 +36,7 @@ def test_a_key_is_found_by_its_secret_until_it_is_revoked(any_store: Store, now:
     with any_store.read() as session:
         found = access.find_key(session, secret)
         assert found is not None
-        assert (found.name, found.prefix, found.scopes) == ("app", secret[:8], {Scope.ingest, Scope.read})
+        assert found == access.KeyInfo("app", secret[:8], frozenset({Scope.ingest, Scope.read}))
         assert access.find_key(session, secret + "x") is None
         assert access.find_key(session, "") is None
         assert access.find_key(session, "\0") is None

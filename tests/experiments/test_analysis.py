@@ -405,6 +405,20 @@ def test_only_guardrails_over_all_users_are_tested_for_their_margin() -> None:
     assert found == [("g", None)]
 
 
+def test_a_guardrail_that_nobody_converted_on_passes_once_there_are_users_enough_for_its_margin() -> None:
+    def tested(n: int, margin: float) -> tuple[str | None, bool]:
+        data = measured(two(np.zeros(n), np.zeros(n)), "conversion")
+        guardrail = spec("g", kind="conversion", role=Role.guardrail, margin=margin, direction=Direction.down)
+        report = build(design(), (spec(), measured(unequal(1))), (guardrail, data))
+        (found,) = (c for c in report.metrics[1].comparisons if c.segment is None)
+        assert found.noninferiority is not None
+        assert not found.noninferiority.harmed
+        return found.problem, found.noninferiority.passed
+
+    assert tested(40, 0.01) == ("zero_variance", False)
+    assert tested(4000, 0.01) == ("zero_variance", True)
+
+
 @pytest.mark.parametrize("n", [200, 800])
 @pytest.mark.parametrize("planned", [1000, 50_000])
 def test_the_sequence_is_tuned_to_the_plan_whatever_the_data(n: int, planned: int) -> None:
@@ -417,7 +431,7 @@ def test_the_sequence_is_tuned_to_the_plan_whatever_the_data(n: int, planned: in
     difference = t.mean() - c.mean()
     assert limits(found.absolute) == near(difference, difference - half, difference + half)
     assert found.p_value == near(sequential.p_value(difference / se, 2 * n, rho))
-    assert report.method.rho_squared == rho
+    assert found.tuned_users == planned
     assert found.statistic is not None
     assert found.statistic.p_value == near(scipy.stats.ttest_ind(t, c, equal_var=False).pvalue)
 
@@ -427,6 +441,7 @@ def test_the_sequence_of_two_of_three_arms_is_tuned_to_their_planned_users() -> 
     report = build(design(THREE, method="sequential", planned_users=1000), (spec(), measured(data)))
     found = only(report)
     estimate, lower, _ = limits(found.absolute)
+    assert found.tuned_users == near(700)
     expected = sequential.multiplier(200, 0.05, sequential.rho_squared(0.05, 700))
     assert (estimate - lower) / (found.se or 0) == near(expected)
 

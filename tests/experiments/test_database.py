@@ -87,7 +87,7 @@ def test_writers_wait_for_each_other_instead_of_failing(sqlite_store: Store) -> 
         with sqlite_store.engine.connect() as other:
             raw = other.connection.dbapi_connection
             assert raw is not None
-            raw.execute("PRAGMA busy_timeout = 50")  # type: ignore[attr-defined]
+            raw.execute("PRAGMA busy_timeout = 50")
             with pytest.raises(Exception, match="database is locked"):
                 other.exec_driver_sql("SELECT 1")
         first.execute(text("INSERT INTO users VALUES ('u', '{}')"))

@@ -44,7 +44,7 @@ EXPECTED: dict[str, list[dict[str, Any]]] = {
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a file, their times parsed; in CSV, empty is nothing and digits are numbers."""
     if path.suffix == ".parquet":
-        return pq.read_table(path).to_pylist()
+        return list(pq.read_table(path).to_pylist())
     with path.open(encoding="utf-8", newline="") as file:
         if path.suffix == ".jsonl":
             rows: list[dict[str, Any]] = [json.loads(line) for line in file]

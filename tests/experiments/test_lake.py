@@ -164,8 +164,8 @@ def test_a_file_is_on_disk_before_it_is_listed(
             listed_then.append(session.scalar(select(func.count()).select_from(LakeFile)) or 0)
 
     send(sqlite_store, now, "m")
-    monkeypatch.setattr(lake.os, "open", watch_open)
-    monkeypatch.setattr(lake.os, "fsync", watch)
+    monkeypatch.setattr(os, "open", watch_open)
+    monkeypatch.setattr(os, "fsync", watch)
     sync(sqlite_store, now)
     (path,) = paths_of(sqlite_store)
     assert {str(path), *(str(folder) for folder in list(path.parents)[:3])} <= set(flushed)

@@ -5,10 +5,16 @@ import scipy.optimize
 import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint, proportions_ztest
+from statsmodels.stats.proportion import (
+    confint_proportions_2indep,
+    proportion_confint,
+    proportions_ztest,
+)
+from statsmodels.stats.proportion import (
+)
 
 from stats.errors import Problem, StatError
-from stats.proportions import Conversions, difference, relative, wilson
+from stats.proportions import Conversions, difference, difference_score, relative, wilson
 from tests.stats.reference import ARMS, CONVERSION, hillstrom, load
 
 REFERENCE = load("proportions.json")
@@ -170,3 +176,27 @@ def test_no_users_are_a_problem_and_impossible_counts_an_error() -> None:
             Conversions(successes, n)
     with pytest.raises(ValueError, match="alpha"):
         wilson(Conversions(1, 2), 1.0)
+
+
+@pytest.mark.parametrize("value", [-0.05, -0.001, 0.0, 0.02, 0.3])
+def test_score_against_a_margin_equals_maximum_likelihood_by_search(value: float) -> None:
+    treatment, control = Conversions(56, 70), Conversions(48, 80)
+
+    def unlikely(p: float) -> float:
+        return -(56 * math.log(p + value) + 14 * math.log(1 - p - value) + 48 * math.log(p) + 32 * math.log(1 - p))
+
+    bounds = (max(0, -value) + 1e-9, min(1, 1 - value) - 1e-9)
+    p = scipy.optimize.minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+    variance = (p + value) * (1 - p - value) / 70 + p * (1 - p) / 80
+    score = difference_score(treatment, control, value)
+    assert score == pytest.approx((0.2 - value) / math.sqrt(variance), rel=1e-7)
+
+
+@given(conversions(), conversions(), st.floats(-0.5, 0.5))
+@lawful
+def test_score_against_a_margin_is_zero_at_the_estimate_and_falls(
+    treatment: Conversions, control: Conversions, value: float
+) -> None:
+    estimate = treatment.rate - control.rate
+    assume(abs(value - estimate) > 1e-9)
+    assert (difference_score(treatment, control, value) > 0) == (value < estimate)

@@ -243,7 +243,7 @@ def full_report(
         watermark=7,
         metric_revisions={"visit": 1, "unsub": 1, "spend": 1},
         method=Method(
-            "sequential", 0.05, "holm", 60_000, 0.001, stratified=False, interval="asymptotic_confidence_sequence"
+            "sequential", 0.05, "holm", 60_000, stratified=False, interval="asymptotic_confidence_sequence"
         ),
         control="none",
         arms=[

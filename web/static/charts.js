@@ -24,9 +24,10 @@ async function draw(target) {
   const spec = JSON.parse(source.textContent);
   spec.config = { ...spec.config, ...config() };
   if (target.clientWidth < 420) {
-    // Names of variants get less room on a phone.
-    const narrow = JSON.stringify(spec).replace(/"(minExtent|maxExtent)":\s*\d+/g, '"$1":84').replace(/"labelLimit":\s*\d+/g, '"labelLimit":80');
+    // On a phone names get less room, and the axis' title may use the room under them.
+    const narrow = JSON.stringify(spec).replace(/"(minExtent|maxExtent)":\d+/g, '"$1":96').replace(/"labelLimit":\d+/g, '"labelLimit":90');
     Object.assign(spec, JSON.parse(narrow));
+    spec.config.axisX = { titleAnchor: "end" };
   }
   await window.vegaEmbed(target, spec, {
     ast: true, renderer: "svg", actions: false, defaultStyle: false, tooltip: { disableDefaultStyle: true },

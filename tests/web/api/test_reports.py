@@ -101,3 +101,11 @@ def test_a_draft_has_nothing_to_report(api: Api, store: Store) -> None:
     made.documents(store, start=False)
     answer = api("POST", f"/v1/experiments/{made.KEY}/reports")
     assert (answer.status_code, answer.json["code"]) == (409, "not_started")
+
+
+def test_an_experiment_without_strata_is_reported(api: Api, store: Store) -> None:
+    made.documents(store)
+    assert api("POST", "/v1/experiments", json=made.PLAIN).status_code == 201
+    assert api("POST", "/v1/experiments/plain/status", json={"status": "running"}).status_code == 200
+    answer = api("POST", "/v1/experiments/plain/reports")
+    assert (answer.status_code, answer.json["decision"]["reasons"]) == (201, ["no_matured_users"])
