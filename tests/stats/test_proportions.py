@@ -10,8 +10,6 @@ from statsmodels.stats.proportion import (
     proportion_confint,
     proportions_ztest,
 )
-from statsmodels.stats.proportion import (
-)
 
 from stats.errors import Problem, StatError
 from stats.proportions import Conversions, difference, difference_score, relative, wilson
