@@ -280,6 +280,22 @@ def test_a_late_number_in_an_early_transaction_is_not_skipped(postgres_store: St
     assert sorted(in_lake(store)) == ["early", "late"]
 
 
+def test_an_early_number_in_a_late_transaction_is_not_skipped(postgres_store: Store, now: datetime) -> None:
+    """The reverse: rows of the younger transaction come with lower numbers than what is in the lake already."""
+    store = postgres_store
+    with store.read() as session:
+        catalog = store.catalog(session)
+    with store.write() as younger:
+        with store.write() as older:
+            older.execute(text("SELECT pg_current_xact_id()"))
+            ingest.receive(younger, catalog, LATE, now=now)
+            ingest.receive(older, catalog, LATE.replace(b"late", b"early"), now=now)
+        sync(store, now)
+        assert in_lake(store) == ["early"]
+    sync(store, now)
+    assert in_lake(store) == ["early", "late"]
+
+
 def test_an_aborted_transaction_leaves_a_gap_only(postgres_store: Store, now: datetime) -> None:
     store = postgres_store
 

@@ -242,9 +242,7 @@ def full_report(
         as_of="2026-11-22T09:30:00+00:00",
         watermark=7,
         metric_revisions={"visit": 1, "unsub": 1, "spend": 1},
-        method=Method(
-            "sequential", 0.05, "holm", 60_000, stratified=False, interval="asymptotic_confidence_sequence"
-        ),
+        method=Method("sequential", 0.05, "holm", 60_000, stratified=False, interval="asymptotic_confidence_sequence"),
         control="none",
         arms=[
             ArmCount("none", "No coupon", 20_010, 20_000, 20_000),
