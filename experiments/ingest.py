@@ -290,7 +290,7 @@ class _Checker:
 
     @staticmethod
     def _storable(*texts: str) -> None:
-        if any("\0" in text for text in texts):
+        if "\0" in "".join(texts):
             raise _Refused(ItemCode.bad_text, "an id or name holds the character U+0000, which databases refuse")
 
     def _at(self, item: Item) -> int:

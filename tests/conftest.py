@@ -157,9 +157,3 @@ def any_store(request: pytest.FixtureRequest) -> Store:
     """An empty store, on each database in turn."""
     store: Store = request.getfixturevalue("sqlite_store" if request.param == "sqlite" else "postgres_store")
     return store
-
-
-@pytest.fixture
-def store(any_store: Store) -> Store:
-    """The same, by the shorter name."""
-    return any_store

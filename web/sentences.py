@@ -100,7 +100,6 @@ STATISTICS: Mapping[str, object] = {
     "pooled_z": _("z, pooled proportions"),
     "welch_t": _("t, Welch"),
     "adjusted_t": _("t, adjusted means"),
-    "z": _("z"),
 }
 
 ADJUSTMENTS: Mapping[str, object] = {

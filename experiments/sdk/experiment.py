@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -13,6 +13,9 @@ from .conditions import Condition
 from .hashing import bucket_after
 
 __all__ = ["NO_ATTRIBUTES", "Assignment", "CompiledExperiment", "Reason", "Rule", "Slice", "Stratum"]
+
+# Users whose bucket is remembered, for each experiment: some hundred kilobytes, and more than a request asks for.
+_REMEMBERED: Final = 4096
 
 NO_ATTRIBUTES: Final[Mapping[str, object]] = MappingProxyType({})
 
@@ -108,6 +111,7 @@ class CompiledExperiment:
     _refusals: Mapping[Reason, Assignment]
     _state: int
     _plain: Stratum | None  # the only stratum, where no rule decides before the bucket
+    _buckets: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def assign(
         self, user_id: str, attributes: Mapping[str, object] = NO_ATTRIBUTES, stored: str | None = None
@@ -132,7 +136,14 @@ class CompiledExperiment:
             if isinstance(found, Assignment):
                 return found
             stratum = found
-        return stratum.answers[bisect_right(stratum.bounds, bucket_after(self._state, user_id))]
+        # An app asks several times for the user at hand, and the hash is three quarters of an answer.
+        bucket = self._buckets.get(user_id)
+        if bucket is None:
+            bucket = self.bucket(user_id)
+            if len(self._buckets) >= _REMEMBERED:
+                self._buckets.clear()
+            self._buckets[user_id] = bucket
+        return stratum.answers[bisect_right(stratum.bounds, bucket)]
 
     def bucket(self, user_id: str) -> int:
         """Return the user's bucket, 0 to 9,999, under the experiment's salt."""

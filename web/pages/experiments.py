@@ -17,6 +17,7 @@ from web.formats import Formats
 from web.languages import gettext
 from web.pages.overview import BAR_WIDTH, lines
 from web.pages.results import results
+from web.pages.verdict import readable
 from web.security import login_required
 from web.state import state
 
@@ -49,7 +50,7 @@ def show(key: str) -> str:
         saved = reports.latest(session, key)
         waiting = lake.backlog(session)
         entries = registry.history(session, key)
-    report = saved.report if saved else None
+    report = readable(saved)
     stale = report is not None and any(e["action"] == "revise" and e["revision"] > report.revision for e in entries)
     return render_template(
         "results.html",

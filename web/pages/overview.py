@@ -55,10 +55,9 @@ def lines(session: Session, formats: Formats) -> list[Line]:
 def _line(session: Session, experiment: Experiment, formats: Formats) -> Line:
     label = sentences.known(sentences.STATUSES, experiment.status)
     start = (experiment.key, experiment.name, experiment.status.value, label)
-    saved = reports.latest(session, experiment.key)
-    if saved is None:
+    report = verdict.readable(reports.latest(session, experiment.key))
+    if report is None:
         return Line(*start)
-    report = saved.report
     primary, best = report.primary(), verdict.leader(report)
     effect, limits, bar = "", None, None
     if best is not None and best.absolute is not None and report.decision.verdict != Verdict.invalid:

@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from experiments.report import Comparison, MetricReport, Report, Verdict
+from experiments.reports import Saved
 from web import sentences
 from web.formats import Formats, precision
 from web.languages import gettext
@@ -35,6 +38,14 @@ class Guardrail:
     sentence: str
     change: str
     limit: str
+
+
+def readable(saved: Saved | None) -> Report | None:
+    """Return a saved report, or None where there is none that this version of the program can read."""
+    try:
+        return None if saved is None else saved.report
+    except msgspec.ValidationError:
+        return None
 
 
 def headline(report: Report, formats: Formats) -> Headline:

@@ -203,3 +203,16 @@ def test_bad_snapshot_is_refused_at_its_path(change, path):
     with pytest.raises(DocumentError) as refused:
         Evaluator(change)
     assert refused.value.path == path
+
+
+def test_buckets_are_remembered_rightly_and_in_bounds():
+    document = {
+        **{"key": "memo", "revision": 1, "status": "running", "phase": 1, "salt": "memo", "control": "a"},
+        "variants": [{"key": "a"}, {"key": "b"}],
+    }
+    experiment = compile_experiment(document)
+    users = [f"用户{i}" for i in range(5000)]
+    expected = ["a" if bucket("memo", user) < 5000 else "b" for user in users]
+    for _ in range(2):
+        assert [experiment.assign(user).variant for user in users] == expected
+    assert 0 < len(experiment._buckets) <= 4096

@@ -269,3 +269,14 @@ def test_a_fault_of_ours_is_a_page_that_tells_nothing_of_the_inside(
     answer = browser.get(PATH)
     assert (answer.status_code, "the inside" in answer.text) == (500, False)
     assert "Something went wrong here." in answer.text
+
+
+def test_a_report_of_another_version_hides_no_page_and_can_be_made_anew(app: Flask, started: Store) -> None:
+    made.save(started, made.full_report())
+    with started.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE reports SET body = replace(body, '\"alpha\"', '\"alfa\"'), watermark = 0")
+    browser = Browser(app.test_client(), logged_in=True)
+    assert "No report yet" in browser.get("/").text
+    assert "Press “Update the numbers”" in browser.get(PATH).text
+    browser.post(f"{PATH}/report")
+    assert "Keep running: it is too early to decide." in browser.get(PATH).text
