@@ -242,5 +242,5 @@ def _data(rows: Sequence[Mapping[str, object]]) -> Any:
 
 
 def _sized(chart: Any, height: int) -> dict[str, Any]:
-    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict()
+    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict(validate=False)
     return spec

@@ -3,7 +3,7 @@
     python tests/bench/ingest.py                                # SQLite
     python tests/bench/ingest.py --database postgresql://...    # an empty database on PostgreSQL
 
-One served process, one client connection, one commit a batch on both sides, the same tables and indexes, in turns.
+One served process, two client connections, one commit a batch on both sides, the same tables and indexes, in turns.
 """
 
 import argparse
@@ -16,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +55,22 @@ def rows(lap: int, batch: int) -> list[tuple[Any, ...]]:
     ]  # fmt: skip
 
 
-def over_http(connection: http.client.HTTPConnection, key: str, bodies: list[bytes]) -> float:
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+def over_http(connections: list[http.client.HTTPConnection], key: str, bodies: list[bytes]) -> float:
+    parts = [bodies[i :: len(connections)] for i in range(len(connections))]
     start = time.perf_counter()
+    with ThreadPoolExecutor(len(connections)) as pool:
+        list(pool.map(send, connections, repeat(key), parts))
+    return len(bodies) * BATCH / (time.perf_counter() - start)
+
+
+def send(connection: http.client.HTTPConnection, key: str, bodies: list[bytes]) -> None:
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     for body in bodies:
         connection.request("POST", "/v1/events", body, headers)
         answer = connection.getresponse()
         receipt = json.loads(answer.read())
         if answer.status != 202 or receipt["accepted"] != BATCH:
             raise SystemExit(f"{answer.status}: {receipt}")
-    return len(bodies) * BATCH / (time.perf_counter() - start)
 
 
 def by_driver(engine: Engine, batches: list[list[tuple[Any, ...]]]) -> float:
@@ -86,6 +94,7 @@ def main() -> None:
     parser.add_argument("--database")
     parser.add_argument("--laps", type=int, default=5)
     parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--connections", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -98,12 +107,12 @@ def main() -> None:
         command = [sys.executable, "-m", "experiments.cli", "serve", "--port", str(port)]
         server = subprocess.Popen(command, env=os.environ | settings.to_env(), stdout=subprocess.DEVNULL)
         try:
-            connection = wait_for(port)
-            over_http(connection, key, [json.dumps({"batch": items(-1, b)}).encode() for b in range(10)])
+            connections = [wait_for(port) for _ in range(arguments.connections)]
+            over_http(connections, key, [json.dumps({"batch": items(-1, b)}).encode() for b in range(10)])
             ours, raw = [], []
             for lap in range(arguments.laps):
                 bodies = [json.dumps({"batch": items(lap, b)}).encode() for b in range(arguments.batches)]
-                ours.append(over_http(connection, key, bodies))
+                ours.append(over_http(connections, key, bodies))
                 raw.append(by_driver(store.engine, [rows(lap, b) for b in range(arguments.batches)]))
         finally:
             server.terminate()

@@ -207,7 +207,12 @@ def test_bad_snapshot_is_refused_at_its_path(change, path):
 
 def test_buckets_are_remembered_rightly_and_in_bounds():
     document = {
-        **{"key": "memo", "revision": 1, "status": "running", "phase": 1, "salt": "memo", "control": "a"},
+        "key": "memo",
+        "revision": 1,
+        "status": "running",
+        "phase": 1,
+        "salt": "memo",
+        "control": "a",
         "variants": [{"key": "a"}, {"key": "b"}],
     }
     experiment = compile_experiment(document)
