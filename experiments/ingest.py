@@ -207,46 +207,75 @@ def store(
     now: datetime,
 ) -> Receipt:
     """Check and store decoded items (the importer comes in here)."""
+    return write(session, check(session, catalog, items, rejected, now=now))
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """A batch ready to be written: rows for the inbox, assignments, traits with their message, and what was refused."""
+
+    rows: list[tuple[Any, ...]]
+    assignments: list[tuple[Any, ...]]
+    traits: list[tuple[str, str, str]]
+    refused: list[Rejected]
+
+
+def check(
+    session: Session,
+    catalog: Catalog,
+    items: Iterable[tuple[int, AnyItem]],
+    rejected: Sequence[Rejected] = (),
+    *,
+    now: datetime,
+) -> Checked:
+    """Check decoded items and make rows of them; only reads, so that writers wait for nobody who is still checking."""
     items = list(items)
     refused = list(rejected)
     rows: list[tuple[Any, ...]] = []
     assignments: list[tuple[Any, ...]] = []
-    traits: list[tuple[str, str]] = []
-    known = _known_messages(session, items)
-    check = _Checker(session, catalog, items, known, now)
+    traits: list[tuple[str, str, str]] = []
+    checker = _Checker(session, catalog, items, now)
     for index, item in items:
         try:
             if isinstance(item, Event):
-                rows.append(check.event(item))
+                rows.append(checker.event(item))
             elif isinstance(item, Exposure):
-                row = check.exposure(item)
+                row = checker.exposure(item)
                 rows.append(row)
                 assignments.append((item.user_id, item.experiment, row[7], item.variant, row[9]))
             else:
-                row = check.identify(item)
+                row = checker.identify(item)
                 rows.append(row)
-                if item.message_id not in known:
-                    known.add(item.message_id)
-                    traits.append((item.user_id, row[10] or "{}"))
+                traits.append((item.message_id, item.user_id, row[10] or "{}"))
         except _Refused as refusal:
             refused.append(Rejected(index, refusal.code, str(refusal)))
+    return Checked(rows, assignments, traits, sorted(refused, key=lambda entry: entry.index))
+
+
+def write(session: Session, checked: Checked) -> Receipt:
+    """Store a checked batch."""
     statements = _STATEMENTS[session.get_bind().dialect.name]
+    # A retry must not bring old traits back.
+    known = _known_messages(session, (message for message, _, _ in checked.traits))
+    fresh: dict[str, tuple[str, str]] = {}
+    for message, user, traits in checked.traits:
+        if message not in known:
+            fresh.setdefault(message, (user, traits))
+    rows = checked.rows
     # Each table in one order for everybody: of two batches that meet, one waits for the other, not each for each.
     if rows and statements.numbers:
         numbers = session.connection().exec_driver_sql(statements.numbers, (len(rows),)).scalars()
         rows = sorted(((*row, number) for row, number in zip(rows, numbers, strict=True)), key=itemgetter(0))
     inserted = _execute(session, statements.inbox, rows)
-    _execute(session, statements.assignments, sorted(assignments, key=itemgetter(0, 1, 2)))
-    _execute(session, statements.users, sorted(traits, key=itemgetter(0)))
-    return Receipt(inserted, len(rows) - inserted, sorted(refused, key=lambda entry: entry.index))
+    _execute(session, statements.assignments, sorted(checked.assignments, key=itemgetter(0, 1, 2)))
+    _execute(session, statements.users, sorted(fresh.values(), key=itemgetter(0)))
+    return Receipt(inserted, len(rows) - inserted, checked.refused)
 
 
-def _known_messages(session: Session, items: list[tuple[int, AnyItem]]) -> set[str]:
-    """The messages on record already among those with traits: a retry must not bring old traits back."""
-    sent = sorted({item.message_id for _, item in items if type(item) is Identify and "\0" not in item.message_id})
+def _known_messages(session: Session, messages: Iterable[str]) -> set[str]:
+    """Those of the messages that are on record."""
     return {
         message
-        for chunk in _chunks(sent, 900)
+        for chunk in _chunks(sorted(set(messages)), 900)
         for message in session.scalars(select(InboxRow.message_id).where(InboxRow.message_id.in_(chunk)))
     }
 
@@ -254,17 +283,13 @@ def _known_messages(session: Session, items: list[tuple[int, AnyItem]]) -> set[s
 class _Checker:
     """Turns items into rows, or refuses them."""
 
-    def __init__(
-        self, session: Session, catalog: Catalog, items: list[tuple[int, AnyItem]], retried: set[str], now: datetime
-    ) -> None:
+    def __init__(self, session: Session, catalog: Catalog, items: list[tuple[int, AnyItem]], now: datetime) -> None:
         self._catalog = catalog
         self._received = _micros(now)
         self._latest = _micros(now + FUTURE_ALLOWED)
-        self._attributes = self._known_attributes(session, items, retried)
+        self._attributes = self._known_attributes(session, items)
 
-    def _known_attributes(
-        self, session: Session, items: list[tuple[int, AnyItem]], retried: set[str]
-    ) -> dict[str, dict[str, Any]]:
+    def _known_attributes(self, session: Session, items: list[tuple[int, AnyItem]]) -> dict[str, dict[str, Any]]:
         """Attributes, on record or in this batch, of the users whose exposures do not tell their stratum."""
         users = {
             item.user_id
@@ -278,10 +303,13 @@ class _Checker:
                 select(UserAttributes.user_id, UserAttributes.attributes).where(UserAttributes.user_id.in_(chunk))
             )
             known |= {user: msgspec.json.decode(text) for user, text in rows}
-        for _, item in items:
-            if type(item) is Identify and item.user_id in users and item.message_id not in retried:
-                with suppress(_Refused):
-                    known.setdefault(item.user_id, {}).update(_OBJECT.decode(self.identify(item)[10] or b"{}"))
+        if users:
+            told = [item for _, item in items if type(item) is Identify and item.user_id in users]
+            retried = _known_messages(session, (item.message_id for item in told if "\0" not in item.message_id))
+            for item in told:
+                if item.message_id not in retried:
+                    with suppress(_Refused):
+                        known.setdefault(item.user_id, {}).update(_OBJECT.decode(self.identify(item)[10] or b"{}"))
         return known
 
     def _has_strata(self, experiment: str) -> bool:

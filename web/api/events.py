@@ -20,9 +20,11 @@ def _events() -> Response:
         payload.decoded(body)  # text that is not JSON at all is another problem
         raise
     held = state()
-    # Decoded before the transaction: on SQLite only one writes at a time.
+    # Only what must be is inside the writing transaction: on SQLite one writes at a time.
+    with held.store.read() as session:
+        checked = ingest.check(session, held.store.catalog(session), items, rejected, now=held.clock())
     with held.store.write() as session:
-        receipt = ingest.store(session, held.store.catalog(session), items, rejected, now=held.clock())
+        receipt = ingest.write(session, checked)
     if receipt.rejected and not receipt.accepted and not receipt.duplicates:
         members = {"rejected": msgspec.to_builtins(receipt.rejected)}
         return problems.answer(422, "all_rejected", "no item of the batch could be taken", members=members)
