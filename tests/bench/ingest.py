@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--laps", type=int, default=5)
     parser.add_argument("--batches", type=int, default=60)
     parser.add_argument("--connections", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -104,7 +105,8 @@ def main() -> None:
         store = Store.open(settings, migrate=True)
         with store.write() as session:
             key = access.create_key(session, "bench", ["ingest"], now=datetime.now(UTC))
-        command = [sys.executable, "-m", "experiments.cli", "serve", "--port", str(port)]
+        workers = str(arguments.workers)
+        command = [sys.executable, "-m", "experiments.cli", "serve", "--port", str(port), "--workers", workers]
         server = subprocess.Popen(command, env=os.environ | settings.to_env(), stdout=subprocess.DEVNULL)
         try:
             connections = [wait_for(port) for _ in range(arguments.connections)]
