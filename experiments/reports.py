@@ -43,7 +43,12 @@ class Saved:
 
     @property
     def report(self) -> Report:
-        return report.decode(self.body)
+        """The report; raise Conflict, ``report_unreadable``, when another version of the program made it."""
+        try:
+            return report.decode(self.body)
+        except msgspec.ValidationError:
+            detail = f"the report {self.id!r} was made by another version of the program: make it again"
+            raise Conflict("report_unreadable", detail) from None
 
 
 @dataclass(frozen=True, slots=True)

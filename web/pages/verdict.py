@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import msgspec
-
+from experiments.errors import Conflict
 from experiments.report import Comparison, MetricReport, Report, Verdict
 from experiments.reports import Saved
 from web import sentences
@@ -44,7 +43,7 @@ def readable(saved: Saved | None) -> Report | None:
     """Return a saved report, or None where there is none that this version of the program can read."""
     try:
         return None if saved is None else saved.report
-    except msgspec.ValidationError:
+    except Conflict:
         return None
 
 

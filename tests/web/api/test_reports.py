@@ -7,10 +7,12 @@ from datetime import timedelta
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+from sqlalchemy import select
 
 from experiments import report
 from experiments.report import COLUMNS
 from experiments.store import Store
+from experiments.tables import SavedReport
 from tests.web import made
 from tests.web.conftest import Api, Clock
 
@@ -109,3 +111,12 @@ def test_an_experiment_without_strata_is_reported(api: Api, store: Store) -> Non
     assert api("POST", "/v1/experiments/plain/status", json={"status": "running"}).status_code == 200
     answer = api("POST", "/v1/experiments/plain/reports")
     assert (answer.status_code, answer.json["decision"]["reasons"]) == (201, ["no_matured_users"])
+
+
+def test_a_report_of_another_version_says_so(api: Api, store: Store, made_report: dict[str, str]) -> None:
+    with store.write() as session:
+        for row in session.scalars(select(SavedReport)):
+            row.body = '{"schema": "upturn.report/1", "from": "the future"}'
+    for extension in (".csv", ".parquet"):
+        answer = api("GET", f"{made_report['location']}{extension}")
+        assert (answer.status_code, answer.json["code"]) == (409, "report_unreadable")
