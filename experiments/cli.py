@@ -116,8 +116,7 @@ def _serve(settings: Settings, host: str, port: int, workers: int) -> None:
         port=port,
         interface=Interfaces.WSGI,
         workers=workers,
-        blocking_threads=16,
-        backpressure=64,
+        blocking_threads=2 * (os.cpu_count() or 1) + 1,
         log_level=LogLevels.warning,
     )
     server.serve()
