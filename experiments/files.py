@@ -5,7 +5,7 @@ It goes the way of the service from the sums on, so the same users give the same
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -100,6 +100,8 @@ def analyse(path: Path, question: Question) -> Report:
     """
     if not path.is_file():
         raise InvalidDocument([FieldProblem("file", str(path), "not_found", "name a CSV or Parquet file")], "command")
+    # One order of the groups, whatever the order of the options: sums of floats depend on it.
+    question = replace(question, segments=sorted(set(question.segments)))
     engine = ibis.duckdb.connect()
     try:
         return _analyse(engine, path, question)
