@@ -93,8 +93,12 @@ def test_gzip_is_taken_also_in_several_members(api: Api, store: Store) -> None:
         (b'{"batch": [NaN]}', "identity", "application/json", 400, "malformed_json"),
         (b'{"batch": "\xff"}', "identity", "application/json", 400, "malformed_json"),
         (b'{"events": []}', "identity", "application/json", 422, "invalid_document"),
-        (b"[" * 100_000, "identity", "application/json", 400, None),
-        (b'{"batch": [{"type": "event", "x": ' + b"[" * 100_000, "identity", "application/json", 400, None),
+        pytest.param(b"[" * 100_000, "identity", "application/json", 400, None, id="deep"),
+        pytest.param(
+            b'{"batch": [{"type": "event", "x": ' + b"[" * 100_000,
+            *("identity", "application/json", 400, None),
+            id="deep in an item",
+        ),
     ],
 )
 def test_a_body_that_cannot_be_read_is_a_problem(
