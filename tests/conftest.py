@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -20,6 +21,10 @@ from experiments.settings import Settings
 from experiments.store import Store
 
 ROOT = Path(__file__).parents[1]
+
+# The same examples in every run, and none fails because the machine was busy.
+hypothesis.settings.register_profile("upturn", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("upturn")
 
 
 @pytest.fixture
