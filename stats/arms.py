@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stats.errors import Problem, StatError
-from stats.moments import Floats, Moments, merge
+from stats.moments import Floats, Moments
 
 __all__ = ["ArmVector", "adjusted", "linearised", "means", "ratios", "stratified", "variance_reduction"]
 
@@ -20,6 +20,7 @@ __all__ = ["ArmVector", "adjusted", "linearised", "means", "ratios", "stratified
 _COLLINEAR = 1e-10
 # A variance that is this share of the terms it is the difference of is rounding: the value does not vary.
 _ROUNDING = 1e-12
+_TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,13 +48,22 @@ class ArmVector:
         """Standard error of each arm's estimate (K,)."""
         return np.sqrt(np.diag(self.covariance))
 
+    def contrast_variance(self, weights: Sequence[tuple[int, float]]) -> float:
+        """Variance of sum w_a mean_a over pairs (arm, w_a) of distinct arms.
+
+        Raises StatError(zero_variance) when the sum does not vary.
+        """
+        v = self.covariance
+        own = sum([w * w * v.item(a, a) for a, w in weights])
+        shared = 2 * sum([w * u * v.item(a, b) for i, (a, w) in enumerate(weights) for b, u in weights[:i]])
+        # What is left of terms that cancel may be rounding, of either sign.
+        if own + shared <= _ROUNDING * own:
+            raise StatError(Problem.ZERO_VARIANCE)
+        return own + shared
+
     def difference_variance(self, treatment: int, control: int) -> float:
         """Variance of mean_t - mean_c. Raises StatError(zero_variance) when the difference does not vary."""
-        v = self.covariance
-        variance = float(v[treatment, treatment] + v[control, control] - 2 * v[treatment, control])
-        if variance <= 0:
-            raise StatError(Problem.ZERO_VARIANCE)
-        return variance
+        return self.contrast_variance(((treatment, 1.0), (control, -1.0)))
 
 
 def means(moments: Sequence[Moments], column: int = 0) -> ArmVector:
@@ -106,14 +116,15 @@ def linearised(strata: Sequence[Sequence[Moments]], numerator: int = 0, denomina
 
 def _with_ratio(arm: Moments, numerator: int, denominator: int, ratio: float, scale: float) -> Moments:
     k = arm.mean.size
-    map_ = np.vstack([np.eye(k), np.zeros(k)])
-    map_[k, numerator] += 1 / scale
-    map_[k, denominator] -= ratio / scale
-    mean = map_ @ arm.mean
-    mean[k] += ratio
-    cross = map_ @ arm.cross @ map_.T
-    if cross[k, k] <= _ROUNDING * (map_[k] ** 2 @ np.diag(arm.cross)):
-        cross[k, :] = cross[:, k] = 0.0
+    mean, cross = np.empty(k + 1), np.empty((k + 1, k + 1))
+    mean[:k], cross[:k, :k] = arm.mean, arm.cross
+    mean[k] = ratio + (arm.mean[numerator] - ratio * arm.mean[denominator]) / scale
+    column = (arm.cross[numerator] - ratio * arm.cross[denominator]) / scale
+    own = (column[numerator] - ratio * column[denominator]) / scale
+    if own <= _ROUNDING * (arm.cross[numerator, numerator] + ratio**2 * arm.cross[denominator, denominator]) / scale**2:
+        column, own = np.zeros(k), 0.0
+    cross[k, :k] = cross[:k, k] = column
+    cross[k, k] = own
     return Moments(arm.n, mean, cross)
 
 
@@ -133,45 +144,48 @@ def adjusted(moments: Sequence[Moments], outcome: int, covariates: Sequence[int]
     x = [column % k for column in covariates]
     if y in x:
         raise ValueError("the outcome cannot be its own covariate")
-    pooled = merge(moments).select(x)
-    fits = [_fit(arm, index, y, x, pooled.mean) for index, arm in enumerate(moments)]
-    slopes = np.array([fit.slope for fit in fits]).reshape(len(fits), len(x))
-    variance = np.array([fit.variance for fit in fits])
+    n = np.array([arm.n for arm in moments], dtype=np.int64)
+    mean = np.array([arm.mean for arm in moments])
+    cross = np.array([arm.cross for arm in moments])
+    products = cross[:, x][:, :, x]
+    inverse, rank = _inverses(products)
+    df = n - 1 - rank
+    for arm in np.flatnonzero(df < 1).tolist():
+        raise StatError(Problem.NOT_ENOUGH_DATA, arm=arm, n=int(n[arm]), needed=int(rank[arm]) + 2)
+    at, sampling = _pooled(n, mean[:, x], products)
+    with_y = cross[:, x, y]
+    slope = (inverse @ with_y[:, :, None])[:, :, 0]
+    shift = at - mean[:, x]
+    total = cross[:, y, y]
+    residual = total - (with_y * slope).sum(axis=1)
+    residual = np.where(residual <= _ROUNDING * total, 0.0, residual)
+    leverage = (shift[:, None, :] @ inverse @ shift[:, :, None])[:, 0, 0]
+    variance = residual / df * (1 / n + leverage)
     return ArmVector(
-        np.array([arm.n for arm in moments], dtype=np.int64),
-        np.array([fit.mean for fit in fits]),
-        np.diag(variance) + slopes @ pooled.covariance @ slopes.T / pooled.n,
-        variance**2 / np.array([fit.df for fit in fits]),
+        n,
+        mean[:, y] + (slope * shift).sum(axis=1),
+        np.diag(variance) + slope @ sampling @ slope.T,
+        variance**2 / df,
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fit:
-    mean: float
-    variance: float
-    df: int
-    slope: Floats
+def _pooled(n: npt.NDArray[np.int64], mean: Floats, cross: Floats) -> tuple[Floats, Floats]:
+    """Mean (p,) of all users together and its covariance (p, p). Anchored: constants stay constant."""
+    users = n.sum()
+    at = mean[0] + n @ (mean - mean[0]) / users
+    apart = mean - at
+    return at, (cross.sum(axis=0) + (apart.T * n) @ apart) / (users - 1) / users
 
 
-def _fit(arm: Moments, index: int, y: int, x: Sequence[int], at: Floats) -> _Fit:
-    products = arm.cross[np.ix_(x, x)]
-    spread = np.sqrt(np.diag(products))
+def _inverses(products: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Pseudo-inverses (K, p, p) of cross-products (K, p, p) and their ranks (K,)."""
+    spread = np.sqrt(products.diagonal(axis1=1, axis2=2))
     scale = np.where(spread > 0, spread, 1.0)
-    values, vectors = np.linalg.eigh(products / np.outer(scale, scale))
-    kept = values > _COLLINEAR * max(values.max(initial=0.0), np.finfo(np.float64).tiny)
-    df = arm.n - 1 - int(kept.sum())
-    if df < 1:
-        raise StatError(Problem.NOT_ENOUGH_DATA, arm=index, n=arm.n, needed=int(kept.sum()) + 2)
-    basis = vectors[:, kept] / scale[:, None]
-    inverse = (basis / values[kept]) @ basis.T
-    slope = inverse @ arm.cross[x, y]
-    shift = at - arm.mean[x]
-    total = float(arm.cross[y, y])
-    residual = total - float(arm.cross[x, y] @ slope)
-    if residual <= _ROUNDING * total:
-        residual = 0.0
-    variance = residual / df * float(1 / arm.n + shift @ inverse @ shift)
-    return _Fit(float(arm.mean[y] + slope @ shift), variance, df, slope)
+    values, vectors = np.linalg.eigh(products / (scale[:, :, None] * scale[:, None, :]))
+    kept = values > _COLLINEAR * values.max(axis=1, initial=_TINY, keepdims=True)
+    basis = vectors / scale[:, :, None]
+    weights = kept / np.where(kept, values, 1.0)
+    return (basis * weights[:, None, :]) @ basis.transpose(0, 2, 1), kept.sum(axis=1)
 
 
 def stratified(strata: Sequence[ArmVector]) -> ArmVector:
@@ -187,15 +201,16 @@ def stratified(strata: Sequence[ArmVector]) -> ArmVector:
         raise ValueError("nothing to combine")
     if len({stratum.mean.size for stratum in strata}) > 1:
         raise ValueError("the strata must hold the same arms")
-    users = np.array([stratum.n.sum() for stratum in strata], dtype=np.float64)
+    n = np.array([stratum.n for stratum in strata])
+    users = n.sum(axis=1)
     total = users.sum()
     weights = users / total
     by_stratum = np.array([stratum.mean for stratum in strata])
     mean = weights @ by_stratum
     apart = by_stratum - mean
-    within = np.einsum("s,sab->ab", weights**2, np.array([stratum.covariance for stratum in strata]))
+    within = np.tensordot(weights**2, np.array([stratum.covariance for stratum in strata]), 1)
     return ArmVector(
-        np.sum([stratum.n for stratum in strata], axis=0, dtype=np.int64),
+        n.sum(axis=0),
         mean,
         within + (apart.T * weights) @ apart / total,
         weights**4 @ np.array([stratum.satterthwaite for stratum in strata]),

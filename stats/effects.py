@@ -1,15 +1,29 @@
 """Effects: functions of an arm vector and a horizon. The same code serves means, ratios, adjusted and stratified."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
 from stats.arms import ArmVector
 from stats.errors import Problem, StatError
+from stats.fieller import ratio_limits
 from stats.horizon import Horizon
 
-__all__ = ["Direction", "Effect", "Interval", "NonInferiority", "difference", "noninferiority", "relative"]
+__all__ = [
+    "Contrast",
+    "Direction",
+    "Effect",
+    "Interval",
+    "NonInferiority",
+    "contrast",
+    "difference",
+    "effect",
+    "noninferiority",
+    "relative",
+    "relative_delta",
+]
 
 
 class Direction(StrEnum):
@@ -26,6 +40,16 @@ class Interval:
     estimate: float
     lower: float
     upper: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """A weighted sum of arms before any horizon: `df` by Satterthwaite (None: known variance), `n` users behind it."""
+
+    estimate: float
+    se: float
+    df: float | None
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +84,23 @@ class NonInferiority:
     statistic: float
 
 
-def difference(arms: ArmVector, treatment: int, control: int, horizon: Horizon) -> Effect:
-    """The difference mean_t - mean_c of two arms (indices into `arms`).
+def contrast(arms: ArmVector, weights: Sequence[tuple[int, float]]) -> Contrast:
+    """The contrast sum w_a mean_a over pairs (arm, w_a) of distinct arms, w_a not 0.
 
-    Fixed horizon: Welch's t with Satterthwaite degrees of freedom, not rounded (Welch 1947). With a few users or a
-    few conversions per arm use `stats.proportions`. Raises StatError(zero_variance) when neither arm varies.
+    df = Var^2 / sum w_a^4 satterthwaite_a (Satterthwaite 1946). Raises StatError(zero_variance).
     """
-    contrast = _contrast(arms, treatment, control)
+    variance = arms.contrast_variance(weights)
+    spread = sum([w**4 * arms.satterthwaite.item(a) for a, w in weights])
+    return Contrast(
+        estimate=sum([w * arms.mean.item(a) for a, w in weights]),
+        se=math.sqrt(variance),
+        df=variance**2 / spread if spread > 0 else None,
+        n=sum([arms.n.item(a) for a, _ in weights]),
+    )
+
+
+def effect(contrast: Contrast, horizon: Horizon) -> Effect:
+    """The contrast with the horizon's interval and test."""
     statistic = contrast.estimate / contrast.se
     half = horizon.critical(contrast.n, contrast.df) * contrast.se
     name = horizon.statistic_name(contrast.df)
@@ -82,6 +116,15 @@ def difference(arms: ArmVector, treatment: int, control: int, horizon: Horizon) 
     )
 
 
+def difference(arms: ArmVector, treatment: int, control: int, horizon: Horizon) -> Effect:
+    """The difference mean_t - mean_c of two arms (indices into `arms`); `stats.contrasts` has the other contrasts.
+
+    Fixed horizon: Welch's t with Satterthwaite degrees of freedom, not rounded (Welch 1947). With a few users or a
+    few conversions per arm use `stats.proportions`. Raises StatError(zero_variance) when neither arm varies.
+    """
+    return effect(_pair(arms, treatment, control), horizon)
+
+
 def relative(arms: ArmVector, treatment: int, control: int, horizon: Horizon) -> Interval:
     """The relative lift (mean_t - mean_c) / |mean_c| with Fieller's interval (Fieller 1954).
 
@@ -91,21 +134,35 @@ def relative(arms: ArmVector, treatment: int, control: int, horizon: Horizon) ->
     Raises StatError(lift_not_identified) when the control mean cannot be told from zero (no finite interval exists),
     StatError(zero_variance) as `difference`.
     """
-    contrast = _contrast(arms, treatment, control)
-    critical = horizon.critical(contrast.n, contrast.df)
-    base = float(arms.mean[control])
-    base_variance = float(arms.covariance[control, control])
-    shared = float(arms.covariance[treatment, control])
-    # Solved for r = R - 1, not R: the sign of `constant` then is the outcome of the test, without cancellation.
-    square = base**2 - critical**2 * base_variance
-    if square <= 0:
+    pair = _pair(arms, treatment, control)
+    critical = horizon.critical(pair.n, pair.df)
+    base = arms.mean.item(control)
+    base_variance = arms.covariance.item(control, control)
+    shared = arms.covariance.item(treatment, control)
+    # Solved for r = R - 1, not R: the sign of a limit then is the outcome of the test, without cancellation.
+    limits = ratio_limits(pair.estimate, base, pair.se**2, shared - base_variance, base_variance, critical)
+    if limits is None:
         raise StatError(Problem.LIFT_NOT_IDENTIFIED, control_mean=base, control_se=math.sqrt(base_variance))
-    linear = contrast.estimate * base + critical**2 * (base_variance - shared)
-    constant = contrast.estimate**2 - critical**2 * contrast.se**2
-    root = math.copysign(math.sqrt(max(linear**2 - square * constant, 0.0)), linear) + linear
     sign = math.copysign(1.0, base)
-    limits = sorted((sign * root / square, sign * constant / root if root else 0.0))
-    return Interval(contrast.estimate / abs(base), *limits)
+    return Interval(pair.estimate / abs(base), *sorted(sign * limit for limit in limits))
+
+
+def relative_delta(arms: ArmVector, treatment: int, control: int, horizon: Horizon) -> Interval:
+    """The relative lift with the delta method's interval, to compare with programs that use it (Deng et al. 2018).
+
+    With R = mean_t / mean_c: R - 1 +- critical sqrt(V_tt + R^2 V_cc - 2 R V_tc) / |mean_c|. Symmetric where the truth
+    is not, so at a coefficient of variation of mean_c above 0.05 most misses fall on one side, and it may contradict
+    `difference`: `relative` is the default. Raises StatError(lift_not_identified) when the control mean is zero,
+    StatError(zero_variance) as `difference`.
+    """
+    pair = _pair(arms, treatment, control)
+    base = arms.mean.item(control)
+    if base == 0:
+        raise StatError(Problem.LIFT_NOT_IDENTIFIED, control_mean=0.0, control_se=float(arms.se[control]))
+    variance = arms.contrast_variance(((treatment, 1.0), (control, -arms.mean.item(treatment) / base)))
+    half = horizon.critical(pair.n, pair.df) * math.sqrt(variance) / abs(base)
+    estimate = pair.estimate / abs(base)
+    return Interval(estimate, estimate - half, estimate + half)
 
 
 def noninferiority(
@@ -118,36 +175,21 @@ def noninferiority(
     """
     if not margin >= 0:
         raise ValueError(f"margin must not be negative: {margin}")
-    contrast = _contrast(arms, treatment, control)
+    pair = _pair(arms, treatment, control)
     sign = 1.0 if direction is Direction.INCREASE else -1.0
-    statistic = (sign * contrast.estimate + margin) / contrast.se
-    critical = horizon.critical_one_sided(contrast.n, contrast.df)
+    statistic = (sign * pair.estimate + margin) / pair.se
+    critical = horizon.critical_one_sided(pair.n, pair.df)
     return NonInferiority(
-        estimate=contrast.estimate,
-        se=contrast.se,
-        bound=contrast.estimate - sign * critical * contrast.se,
-        p_value=horizon.p_value_one_sided(statistic, contrast.n, contrast.df),
-        df=contrast.df if horizon.statistic_name(contrast.df) == "t" else None,
+        estimate=pair.estimate,
+        se=pair.se,
+        bound=pair.estimate - sign * critical * pair.se,
+        p_value=horizon.p_value_one_sided(statistic, pair.n, pair.df),
+        df=pair.df if horizon.statistic_name(pair.df) == "t" else None,
         statistic=statistic,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Contrast:
-    estimate: float
-    se: float
-    df: float | None
-    n: int
-
-
-def _contrast(arms: ArmVector, treatment: int, control: int) -> _Contrast:
+def _pair(arms: ArmVector, treatment: int, control: int) -> Contrast:
     if treatment == control:
         raise ValueError("an arm cannot be compared with itself")
-    variance = arms.difference_variance(treatment, control)
-    spread = float(arms.satterthwaite[treatment] + arms.satterthwaite[control])
-    return _Contrast(
-        estimate=float(arms.mean[treatment] - arms.mean[control]),
-        se=math.sqrt(variance),
-        df=variance**2 / spread if spread > 0 else None,
-        n=int(arms.n[treatment] + arms.n[control]),
-    )
+    return contrast(arms, ((treatment, 1.0), (control, -1.0)))

@@ -15,6 +15,13 @@ class Problem(StrEnum):
     NO_CONTROL = "no_control"
     SAMPLE_RATIO_MISMATCH = "sample_ratio_mismatch"
     UNEXPECTED_USERS = "unexpected_users"
+    HORIZON_NOT_REACHED = "horizon_not_reached"
+    WEAK_INSTRUMENT = "weak_instrument"
+    TRIGGER_UNBALANCED = "trigger_unbalanced"
+    NO_OPTIMUM = "no_optimum"
+    BEFORE_FIRST_LOOK = "before_first_look"
+    SHAPE_REJECTED = "shape_rejected"
+    TIED = "tied"
 
 
 class StatError(Exception):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from stats.arms import ArmVector, adjusted, means
-from stats.effects import Direction, difference, noninferiority, relative
+from stats.effects import Direction, difference, noninferiority, relative, relative_delta
 from stats.errors import Problem, StatError
 from stats.horizon import Fixed, Horizon, Sequential
 from stats.moments import Moments
@@ -205,3 +205,53 @@ def test_three_arms_share_a_control_after_adjustment() -> None:
     arms = adjusted(hillstrom(), SPEND, [HISTORY])
     womens = difference(arms, 2, 0, Fixed(0.05))
     assert womens.estimate == pytest.approx(0.4227, abs=5e-4)  # common-slope CUPED on the rows: 0.42270
+
+
+def test_delta_lift_equals_the_gradient_written_out() -> None:
+    control, treated = samples(9)
+    lift = relative_delta(arms_of(control, treated), 1, 0, Fixed(0.05))
+    mean, variance = [x.mean() for x in (control, treated)], [x.var(ddof=1) / x.size for x in (control, treated)]
+    gradient = np.array([-mean[1] / mean[0] ** 2, 1 / mean[0]])
+    df = scipy.stats.ttest_ind(treated, control, equal_var=False).df
+    half = scipy.stats.t.isf(0.025, df) * math.sqrt(gradient**2 @ variance)
+    ratio = mean[1] / mean[0]
+    assert (lift.estimate, lift.lower, lift.upper) == pytest.approx((ratio - 1, ratio - 1 - half, ratio - 1 + half))
+
+
+def test_delta_lift_is_fiellers_for_a_precise_control_and_contradicts_the_test_for_a_noisy_one() -> None:
+    arms = known((100, 110), (0.01, 0.02), 0.4)
+    delta, fieller = relative_delta(arms, 1, 0, Fixed(0.05)), relative(arms, 1, 0, Fixed(0.05))
+    assert (delta.lower, delta.upper) == pytest.approx((fieller.lower, fieller.upper), rel=1e-4)
+    noisy = known((1.0, 1.7), (0.2, 0.2))
+    assert difference(noisy, 1, 0, Fixed(0.05)).p_value < 0.05
+    assert relative(noisy, 1, 0, Fixed(0.05)).lower > 0 > relative_delta(noisy, 1, 0, Fixed(0.05)).lower
+
+
+def test_delta_lift_of_a_negative_control_divides_by_its_size_and_of_zero_is_a_problem() -> None:
+    up, mirrored = (relative_delta(known(m, (0.3, 0.4)), 1, 0, Fixed(0.05)) for m in ((-10, -8), (10, 8)))
+    assert up.estimate == pytest.approx(0.2)
+    assert (up.lower, up.upper) == pytest.approx((-mirrored.upper, -mirrored.lower))
+    with pytest.raises(StatError) as caught:
+        relative_delta(known((0, 1), (1, 1)), 1, 0, Fixed(0.05))
+    assert caught.value.code is Problem.LIFT_NOT_IDENTIFIED
+
+
+@pytest.mark.parametrize("df", [1.5, 8.0, 300.0, 1e7])
+def test_fixed_horizon_equals_scipy_t_to_the_far_tail(df: float) -> None:
+    horizon = Fixed(0.001)
+    for t in (0.0, 2.0, 10.0, 40.0):
+        assert horizon.p_value(-t, 10, df) == pytest.approx(2 * scipy.stats.t.sf(t, df), rel=1e-12)
+        assert horizon.p_value_one_sided(t, 10, df) == pytest.approx(scipy.stats.t.sf(t, df), rel=1e-12)
+    assert horizon.critical(10, df) == pytest.approx(scipy.stats.t.isf(0.0005, df), rel=1e-12)
+    assert horizon.critical_one_sided(10, df) == pytest.approx(scipy.stats.t.isf(0.001, df), rel=1e-12)
+    assert horizon.critical(10, None) == pytest.approx(scipy.stats.norm.isf(0.0005), rel=1e-12)
+
+
+def test_difference_whose_parts_cancel_does_not_vary() -> None:
+    """Strata in which nobody differs: only their sizes are random, and alike for both arms."""
+    shared = 0.1 + 0.2
+    arms = ArmVector(np.array([9, 9]), np.array([1.0, 2.0]), np.full((2, 2), shared), np.zeros(2))
+    arms.covariance[0, 0] += 1e-16
+    with pytest.raises(StatError) as caught:
+        difference(arms, 1, 0, Fixed(0.05))
+    assert caught.value.code is Problem.ZERO_VARIANCE

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
@@ -12,7 +13,16 @@ from statsmodels.stats.proportion import (
 )
 
 from stats.errors import Problem, StatError
-from stats.proportions import Conversions, difference, difference_score, relative, wilson
+from stats.proportions import (
+    Conversions,
+    difference,
+    difference_score,
+    exact,
+    exact_interval,
+    newcombe,
+    relative,
+    wilson,
+)
 from tests.stats.reference import ARMS, CONVERSION, hillstrom, load
 
 REFERENCE = load("proportions.json")
@@ -198,3 +208,157 @@ def test_score_against_a_margin_is_zero_at_the_estimate_and_falls(
     estimate = treatment.rate - control.rate
     assume(abs(value - estimate) > 1e-9)
     assert (difference_score(treatment, control, value) > 0) == (value < estimate)
+
+
+@pytest.mark.parametrize("case", REFERENCE["difference"]["cases"])
+def test_newcombe_equals_statsmodels(case: dict) -> None:
+    (x, n), (y, m) = case["treatment"], case["control"]
+    interval = newcombe(Conversions(x, n), Conversions(y, m), 0.05)
+    assert (interval.lower, interval.upper) == pytest.approx(
+        confint_proportions_2indep(x, n, y, m, compare="diff", method="newcomb"), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "limits"),
+    [
+        ((56, 70, 48, 80), (0.0524, 0.3339)),
+        ((9, 10, 3, 10), (0.1705, 0.8090)),
+        ((5, 56, 0, 29), (-0.0381, 0.1926)),
+        ((10, 10, 0, 10), (0.6075, 1.0)),
+    ],
+)
+def test_newcombe_equals_the_published_limits_of_method_10(
+    counts: tuple[int, int, int, int], limits: tuple[float, float]
+) -> None:
+    interval = newcombe(Conversions(*counts[:2]), Conversions(*counts[2:]), 0.05)
+    assert (interval.lower, interval.upper) == pytest.approx(limits, abs=5.1e-5)
+
+
+def region(counts: tuple[int, int, int, int], value: float) -> np.ndarray:
+    """All tables (n + 1, m + 1) with a score against `value` no smaller than the observed."""
+    x, n, y, m = counts
+    scores = np.array(
+        [[difference_score(Conversions(i, n), Conversions(j, m), value) for j in range(m + 1)] for i in range(n + 1)]
+    )
+    return scores >= scores[x, y] - 1e-9
+
+
+def chance(tables: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Probability of the tables for each pair of rates."""
+    n, m = np.array(tables.shape) - 1
+    f = scipy.stats.binom.pmf(np.arange(n + 1), n, first[:, None])
+    g = scipy.stats.binom.pmf(np.arange(m + 1), m, second[:, None])
+    return ((f @ tables) * g).sum(axis=1)
+
+
+SMALL = [(7, 15, 2, 12), (9, 10, 3, 10), (1, 40, 4, 10), (2, 60, 9, 30), (0, 12, 5, 9), (10, 10, 0, 10)]
+
+
+@pytest.mark.parametrize("counts", SMALL)
+def test_exact_equals_full_enumeration(counts: tuple[int, int, int, int]) -> None:
+    x, n, y, m = counts
+    rates = np.linspace(0, 1, 4001)
+    sides = (region(counts, 0.0), region((y, m, x, n), 0.0).T)
+    oracle = min(1, 2 * min(chance(side, rates, rates).max() for side in sides))
+    assert exact(Conversions(x, n), Conversions(y, m)) == pytest.approx(oracle, rel=1e-5, abs=3e-8)
+
+
+@pytest.mark.parametrize("counts", [(3, 20, 0, 18), (2, 60, 9, 30)])
+def test_exact_equals_scipy_barnard_where_no_two_scores_tie(counts: tuple[int, int, int, int]) -> None:
+    x, n, y, m = counts
+    table = [[x, y], [n - x, m - y]]
+    sides = [scipy.stats.barnard_exact(table, alternative=side, n=128).pvalue for side in ("less", "greater")]
+    assert exact(Conversions(x, n), Conversions(y, m)) == pytest.approx(2 * min(sides), rel=1e-6, abs=3e-8)
+
+
+def test_exact_searches_only_rates_that_the_data_leave() -> None:
+    """5 of 56 against 0 of 29: the worst common rate of all is 0.94, which 5 of 85 rule out."""
+    rates = np.linspace(0, 1, 4001)
+    everywhere = chance(region((5, 56, 0, 29), 0.0), rates, rates)
+    assert rates[everywhere.argmax()] > 0.9
+    p = exact(Conversions(5, 56), Conversions(0, 29))
+    assert everywhere[rates < 0.4].max() < p / 2 < everywhere[rates < 0.5].max()
+    assert p < 2 * everywhere.max()
+
+
+def test_exact_with_all_or_none_is_solved_by_hand() -> None:
+    """Only the observed table is as extreme: sup (r (1 - r))^10 = 4^-10, and ((1 + d) / 2)^20 = alpha / 2."""
+    everyone, nobody = Conversions(10, 10), Conversions(0, 10)
+    assert exact(everyone, nobody) == pytest.approx(2 / 4**10, abs=2.1e-8)
+    interval = exact_interval(everyone, nobody, 0.05)
+    assert (interval.lower, interval.upper) == (pytest.approx(2 * 0.025**0.05 - 1, abs=1e-5), 1.0)
+    mirrored = exact_interval(nobody, everyone, 0.05)
+    assert (mirrored.lower, mirrored.upper) == (-1.0, -interval.lower)
+
+
+@pytest.mark.parametrize("counts", SMALL)
+def test_exact_limits_equal_full_enumeration(counts: tuple[int, int, int, int]) -> None:
+    x, n, y, m = counts
+    interval = exact_interval(Conversions(x, n), Conversions(y, m), 0.05)
+    for sign, limit, (i, a, j, b) in ((1, interval.lower, (x, n, y, m)), (-1, interval.upper, (y, m, x, n))):
+        if abs(limit) == 1:
+            continue
+        for step, above in ((-1e-3, False), (1e-3, True)):
+            value = sign * limit + step
+            rates = np.linspace(max(0, -value), min(1, 1 - value), 1001)
+            worst = chance(region((i, a, j, b), value), rates + value, rates).max()
+            assert (worst > 0.025 - 1e-6) == above
+
+
+def test_exact_interval_covers_at_every_rate() -> None:
+    n, m = 8, 5
+    grid = np.linspace(0.01, 0.99, 45)
+    first, second = (g.ravel() for g in np.meshgrid(grid, grid))
+    limits = [[exact_interval(Conversions(i, n), Conversions(j, m), 0.1) for j in range(m + 1)] for i in range(n + 1)]
+    f = scipy.stats.binom.pmf(np.arange(n + 1), n, first[:, None])
+    g = scipy.stats.binom.pmf(np.arange(m + 1), m, second[:, None])
+    above, below = np.zeros(first.size), np.zeros(first.size)
+    for i in range(n + 1):
+        for j in range(m + 1):
+            mass = f[:, i] * g[:, j]
+            above += mass * (limits[i][j].lower > first - second + 1e-6)
+            below += mass * (limits[i][j].upper < first - second - 1e-6)
+    assert above.max() <= 0.05
+    assert below.max() <= 0.05
+    assert max(above.max(), below.max()) > 0.03
+
+
+@settings(database=None, derandomize=True, deadline=None, max_examples=20)
+@given(
+    st.integers(1, 10**5), st.integers(1, 10**5), st.integers(0, 12), st.integers(0, 12), st.sampled_from([0.2, 0.05])
+)
+def test_exact_p_and_interval_agree_and_mirror(n: int, m: int, x: int, y: int, alpha: float) -> None:
+    treatment, control = Conversions(min(x, n), n), Conversions(min(y, m), m)
+    p = exact(treatment, control)
+    interval = exact_interval(treatment, control, alpha)
+    assert -1 <= interval.lower <= interval.estimate <= interval.upper <= 1
+    assume(abs(p - alpha) > 1e-9)
+    assert (p < alpha) == (interval.lower > 0 or interval.upper < 0)
+    failures = [Conversions(arm.n - arm.successes, arm.n) for arm in (treatment, control)]
+    assert exact(*failures) == pytest.approx(p, rel=1e-3, abs=1e-7)
+    assert exact(control, treatment) == p
+
+
+def test_exact_approaches_the_poisson_test_of_rare_conversions() -> None:
+    """3 against 0 among as many users: of 3 conversions all fall on one side, one-sided at most 1/8 given the total."""
+    p = exact(Conversions(3, 10**5), Conversions(0, 10**5))
+    assert p == pytest.approx(exact(Conversions(3, 10**7), Conversions(0, 10**7)), rel=1e-3)
+    assert 0.05 < p < 2 / 8
+
+
+def test_exact_approaches_the_score_test_of_many_conversions() -> None:
+    treatment, control = Conversions(340, 10**5), Conversions(280, 10**5)
+    score = difference(treatment, control, 0.05)
+    interval = exact_interval(treatment, control, 0.05)
+    assert exact(treatment, control) == pytest.approx(score.p_value, rel=2e-3)
+    assert (interval.lower, interval.upper) == pytest.approx((score.lower, score.upper), rel=3e-3)
+
+
+def test_exact_refuses_counts_that_do_not_need_it() -> None:
+    for ask in (exact, lambda a, b: exact_interval(a, b, 0.05)):
+        with pytest.raises(ValueError, match="too many conversions"):
+            ask(Conversions(5000, 10**5), Conversions(5100, 10**5))
+    for alpha in (0.0, 1.0, 1e-8):
+        with pytest.raises(ValueError, match="alpha"):
+            exact_interval(Conversions(1, 2), Conversions(1, 2), alpha)
