@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self
 
-import scipy.stats
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from stats import sequential
+from stats import groupsequential, sequential
+from stats.groupsequential import Sides, Spending
 
-__all__ = ["Fixed", "Horizon", "Sequential"]
+__all__ = ["Fixed", "GroupSequential", "Horizon", "Sequential"]
 
 
 class Horizon(Protocol):
@@ -95,14 +96,51 @@ class Sequential:
         return sequential.p_value_one_sided(statistic, n, self.rho_squared)
 
 
+@dataclass(frozen=True, slots=True)
+class GroupSequential:
+    """The last of a few looks: repeated intervals and p values of `stats.groupsequential`, valid at every look.
+
+    `information` holds the fractions of all looks up to this one; `final` spends what is left at this one although
+    its fraction is below 1. The reference is normal: not for looks at a few dozen users.
+    """
+
+    alpha: float
+    information: tuple[float, ...]
+    spending: Spending
+    final: bool = False
+
+    def __post_init__(self) -> None:
+        _check_alpha(self.alpha)
+        groupsequential.check(self.information)
+
+    def statistic_name(self, df: float | None) -> Literal["t", "z"]:
+        return "z"
+
+    def critical(self, n: int, df: float | None) -> float:
+        return self._bound(2)
+
+    def p_value(self, statistic: float, n: int, df: float | None) -> float:
+        return groupsequential.sequential_p(statistic, self.information, self.spending, sides=2, final=self.final)
+
+    def critical_one_sided(self, n: int, df: float | None) -> float:
+        return self._bound(1)
+
+    def p_value_one_sided(self, statistic: float, n: int, df: float | None) -> float:
+        return groupsequential.sequential_p(statistic, self.information, self.spending, sides=1, final=self.final)
+
+    def _bound(self, sides: Sides) -> float:
+        looks = groupsequential.bounds(self.information, self.alpha, self.spending, sides=sides, final=self.final)
+        return float(looks[-1])
+
+
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be in (0, 1): {alpha}")
 
 
 def _upper_tail(value: float, df: float | None) -> float:
-    return float(scipy.stats.norm.sf(value) if df is None else scipy.stats.t.sf(value, df))
+    return float(ndtr(-value) if df is None else stdtr(df, -value))
 
 
 def _upper_quantile(probability: float, df: float | None) -> float:
-    return float(scipy.stats.norm.isf(probability) if df is None else scipy.stats.t.isf(probability, df))
+    return float(-ndtri(probability) if df is None else -stdtrit(df, probability))
