@@ -1,0 +1,111 @@
+"""Is the experiment sound? Balance before exposure, drift of the effect, weight of single users. No verdicts here.
+
+A placebo effect is `effects.difference` on a column from before exposure: it should be near zero.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stats.arms import means
+from stats.contrasts import ChiSquare, quadratic_form
+from stats.effects import Effect, Interval, difference
+from stats.errors import Problem, StatError
+from stats.horizon import Fixed
+from stats.moments import Floats, Moments
+
+__all__ = ["Drift", "balance", "drift", "users_for_skewness", "without_largest"]
+
+# What is left of a sum of squares after all but this share was taken away is mostly rounding.
+_ROUNDING = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Effect in each slice of days since exposure and its slope per slice: negative when an effect wears off."""
+
+    effects: list[Interval]
+    trend: Effect
+
+
+def balance(moments: Sequence[Moments], columns: Sequence[int]) -> ChiSquare:
+    """Joint Wald test that all `columns` (covariates from before exposure) have equal means in all arms.
+
+    Each arm keeps its own covariance of the J columns; (K - 1) J degrees of freedom, fewer with collinear or constant
+    columns. Asymptotic: it wants some fifty users per column in the smallest arm. Raises as `arms.means`, and
+    StatError(zero_variance) where no column varies or one that is constant within the arms differs between them.
+    """
+    if len(moments) < 2 or not columns:
+        raise ValueError("balance needs two arms and a column")
+    first, *rest = [arm.select(columns) for arm in moments]
+    varies = sum((np.diag(arm.cross) for arm in rest), np.diag(first.cross)) > 0
+    deviation = np.concatenate([arm.mean - first.mean for arm in rest])
+    apart = (deviation.reshape(len(rest), -1) != 0).any(axis=0)
+    for column in np.flatnonzero(apart & ~varies).tolist():
+        raise StatError(Problem.ZERO_VARIANCE, column=columns[column])
+    covariance = np.tile(first.covariance / first.n, (len(rest), len(rest)))
+    for arm, part in enumerate(rest):
+        block = slice(arm * len(columns), (arm + 1) * len(columns))
+        covariance[block, block] += part.covariance / part.n
+    test = quadratic_form(deviation, covariance)
+    if test is None:
+        raise StatError(Problem.ZERO_VARIANCE)
+    return test
+
+
+def drift(moments: Sequence[Moments], treatment: int, control: int, alpha: float) -> Drift:
+    """Novelty or primacy: the effect per slice (pointwise intervals) and the least-squares slope over slices.
+
+    Column j holds each user's outcome in slice j of days since his exposure, slices of equal length, users whose last
+    slice has closed. The slope is taken per user and then compared between the arms by Welch's t, which carries
+    the correlation of a user's slices. Calendar days cannot show this: they mix old and new users.
+    Raises StatError(zero_variance) as `difference`, with the slice where there is one.
+    """
+    j = moments[0].mean.size
+    if j < 2:
+        raise ValueError("drift needs two slices")
+    horizon = Fixed(alpha)
+    effects = []
+    for column in range(j):
+        try:
+            effect = difference(means(moments, column), treatment, control, horizon)
+        except StatError as error:
+            raise StatError(error.code, **{**error.facts, "slice": column}) from error
+        effects.append(Interval(effect.estimate, effect.lower, effect.upper))
+    slices = np.arange(j) - (j - 1) / 2
+    slope = (slices / (slices @ slices))[None, :]
+    per_user = [Moments(arm.n, slope @ arm.mean, slope @ arm.cross @ slope.T) for arm in moments]
+    return Drift(effects, difference(means(per_user), treatment, control, horizon))
+
+
+def without_largest(moments: Moments, row: Floats) -> Moments:
+    """Moments of the other users: one `row` (k,) of those summarised is taken out (the inverse of `+`).
+
+    For the weight of the largest user: compare `difference` before and after. Raises StatError(zero_variance) with the
+    column when that row made up all of its variance but for 1e-10, so that what remains is lost in rounding;
+    ValueError when the row cannot be one of those summarised.
+    """
+    x = np.asarray(row, dtype=np.float64)
+    if x.shape != moments.mean.shape or not np.isfinite(x).all():
+        raise ValueError("row must have one finite value per column")
+    if moments.n == 0:
+        raise ValueError("there is no row to take out")
+    if moments.n == 1:
+        return Moments.zero(x.size)
+    rest = moments.n - 1
+    before = np.diag(moments.cross)
+    apart = x - moments.mean
+    if (np.abs(apart) > np.sqrt(before * rest / moments.n) * (1 + _ROUNDING) + 1e-14 * np.abs(x)).any():
+        raise ValueError("the row is not one of those summarised")
+    apart[before == 0] = 0.0
+    cross = moments.cross - np.outer(apart, apart) * (moments.n / rest)
+    for column in np.flatnonzero((before > 0) & (np.diag(cross) <= _ROUNDING * before)):
+        raise StatError(Problem.ZERO_VARIANCE, column=int(column))
+    return Moments(rest, moments.mean - apart / rest, cross)
+
+
+def users_for_skewness(skewness: float) -> int:
+    """Users per arm that make the mean of so skewed a metric near normal: 355 skewness^2 (Kohavi et al. 2014)."""
+    return math.ceil(355 * skewness**2)
