@@ -24,7 +24,7 @@ _ROUNDING = 1e-10
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Effect in each slice of days since exposure and its slope per slice: negative when an effect wears off."""
+    """Effect in each slice of days since exposure, and its slope: negative when an effect wears off."""
 
     effects: list[Interval]
     trend: Effect
@@ -55,11 +55,13 @@ def balance(moments: Sequence[Moments], columns: Sequence[int]) -> ChiSquare:
     return test
 
 
-def drift(moments: Sequence[Moments], treatment: int, control: int, alpha: float) -> Drift:
+def drift(
+    moments: Sequence[Moments], treatment: int, control: int, alpha: float, centres: Sequence[float] | None = None
+) -> Drift:
     """Novelty or primacy: the effect per slice (pointwise intervals) and the least-squares slope over slices.
 
-    Column j holds each user's outcome in slice j of days since his exposure, slices of equal length, users whose last
-    slice has closed. The slope is taken per user and then compared between the arms by Welch's t, which carries
+    Column j holds each user's outcome a day in slice j of days since his exposure, users whose last slice has closed;
+    `centres` (J,) are the slices' middles, where they are not of equal length. The slope is taken per user and then compared between the arms by Welch's t, which carries
     the correlation of a user's slices. Calendar days cannot show this: they mix old and new users.
     Raises StatError(zero_variance) as `difference`, with the slice where there is one.
     """
@@ -74,7 +76,8 @@ def drift(moments: Sequence[Moments], treatment: int, control: int, alpha: float
         except StatError as error:
             raise StatError(error.code, **{**error.facts, "slice": column}) from error
         effects.append(Interval(effect.estimate, effect.lower, effect.upper))
-    slices = np.arange(j) - (j - 1) / 2
+    middles = np.arange(j, dtype=np.float64) if centres is None else np.asarray(centres, dtype=np.float64)
+    slices = middles - middles.mean()
     slope = (slices / (slices @ slices))[None, :]
     per_user = [Moments(arm.n, slope @ arm.mean, slope @ arm.cross @ slope.T) for arm in moments]
     return Drift(effects, difference(means(per_user), treatment, control, horizon))

@@ -112,12 +112,13 @@ def panel(seed: int, fade: float = 0.0) -> list[np.ndarray]:
     ]
 
 
-def test_drift_slope_is_the_regression_with_clustered_users() -> None:
+@pytest.mark.parametrize("centres", [None, [0.5, 2.0, 4.0, 6.0, 8.5]])
+def test_drift_slope_is_the_regression_with_clustered_users(centres: list[float] | None) -> None:
     rows = panel(1, fade=0.1)
-    found = drift(moments(rows), 1, 0, 0.05)
+    found = drift(moments(rows), 1, 0, 0.05, centres)
     y = np.concatenate([x.ravel() for x in rows])
     treated = np.repeat([0.0, 1.0], [x.size for x in rows])
-    slices = np.tile(np.arange(5.0), 700)
+    slices = np.tile(np.arange(5.0) if centres is None else centres, 700)
     users = np.repeat(np.arange(700), 5)
     design = np.column_stack([np.ones(y.size), treated, slices, treated * slices])
     fit = sm.OLS(y, design).fit(cov_type="cluster", cov_kwds={"groups": users, "use_correction": False})
