@@ -11,7 +11,7 @@ import numpy as np
 
 from stats.arms import means
 from stats.contrasts import ChiSquare, quadratic_form
-from stats.effects import Effect, Interval, difference
+from stats.effects import Contrast, Effect, Interval, difference, effect
 from stats.errors import Problem, StatError
 from stats.horizon import Fixed
 from stats.moments import Floats, Moments
@@ -24,7 +24,7 @@ _ROUNDING = 1e-10
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Effect in each slice of days since exposure, and its slope: negative when an effect wears off."""
+    """Effect in each slice of days since exposure, and the slope of log lift: negative when an effect wears off."""
 
     effects: list[Interval]
     trend: Effect
@@ -58,12 +58,14 @@ def balance(moments: Sequence[Moments], columns: Sequence[int]) -> ChiSquare:
 def drift(
     moments: Sequence[Moments], treatment: int, control: int, alpha: float, centres: Sequence[float] | None = None
 ) -> Drift:
-    """Novelty or primacy: the effect per slice (pointwise intervals) and the least-squares slope over slices.
+    """Novelty or primacy: the effect per slice (pointwise intervals) and the slope of log(mean_t / mean_c) over slices.
 
     Column j holds each user's outcome a day in slice j of days since his exposure, users whose last slice has closed;
-    `centres` (J,) are the slices' middles, where they are not of equal length. The slope is taken per user and then compared between the arms by Welch's t, which carries
-    the correlation of a user's slices. Calendar days cannot show this: they mix old and new users.
-    Raises StatError(zero_variance) as `difference`, with the slice where there is one.
+    `centres` (J,) are the slices' middles, where they are not of equal length. The slope is that of the lift, since
+    users buy less from day to day under any treatment: a constant lift has none. Least squares over the slices, by the
+    delta method on the means with the joint covariance of a user's slices; z. Calendar days cannot show this: they
+    mix old and new users. Raises StatError(zero_variance) as `difference`, with the slice where there is one,
+    StatError(lift_not_identified) where a mean is not three standard errors above zero.
     """
     j = moments[0].mean.size
     if j < 2:
@@ -72,15 +74,23 @@ def drift(
     effects = []
     for column in range(j):
         try:
-            effect = difference(means(moments, column), treatment, control, horizon)
+            found = difference(means(moments, column), treatment, control, horizon)
         except StatError as error:
             raise StatError(error.code, **{**error.facts, "slice": column}) from error
-        effects.append(Interval(effect.estimate, effect.lower, effect.upper))
+        effects.append(Interval(found.estimate, found.lower, found.upper))
     middles = np.arange(j, dtype=np.float64) if centres is None else np.asarray(centres, dtype=np.float64)
     slices = middles - middles.mean()
-    slope = (slices / (slices @ slices))[None, :]
-    per_user = [Moments(arm.n, slope @ arm.mean, slope @ arm.cross @ slope.T) for arm in moments]
-    return Drift(effects, difference(means(per_user), treatment, control, horizon))
+    slope = slices / (slices @ slices)
+    estimate = variance = 0.0
+    for arm, sign in ((moments[treatment], 1.0), (moments[control], -1.0)):
+        covariance = arm.covariance / arm.n
+        for column in np.flatnonzero(arm.mean <= 3 * np.sqrt(np.diag(covariance))).tolist():
+            raise StatError(Problem.LIFT_NOT_IDENTIFIED, slice=column)
+        gradient = slope / arm.mean
+        estimate += sign * float(slope @ np.log(arm.mean))
+        variance += float(gradient @ covariance @ gradient)
+    users = moments[treatment].n + moments[control].n
+    return Drift(effects, effect(Contrast(estimate, math.sqrt(variance), None, users), horizon))
 
 
 def without_largest(moments: Moments, row: Floats) -> Moments:

@@ -113,38 +113,48 @@ def panel(seed: int, fade: float = 0.0) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("centres", [None, [0.5, 2.0, 4.0, 6.0, 8.5]])
-def test_drift_slope_is_the_regression_with_clustered_users(centres: list[float] | None) -> None:
+def test_drift_slope_is_the_contrast_of_a_poisson_regression_with_clustered_users(centres: list[float] | None) -> None:
     rows = panel(1, fade=0.1)
     found = drift(moments(rows), 1, 0, 0.05, centres)
     y = np.concatenate([x.ravel() for x in rows])
-    treated = np.repeat([0.0, 1.0], [x.size for x in rows])
-    slices = np.tile(np.arange(5.0) if centres is None else centres, 700)
-    users = np.repeat(np.arange(700), 5)
-    design = np.column_stack([np.ones(y.size), treated, slices, treated * slices])
-    fit = sm.OLS(y, design).fit(cov_type="cluster", cov_kwds={"groups": users, "use_correction": False})
-    assert found.trend.estimate == pytest.approx(fit.params[3], rel=1e-9)
+    cells = np.concatenate([np.tile(np.arange(5), 400), np.tile(np.arange(5, 10), 300)])
+    fit = sm.GLM(y, np.eye(10)[cells], family=sm.families.Poisson()).fit(
+        cov_type="cluster", cov_kwds={"groups": np.repeat(np.arange(700), 5), "use_correction": False}
+    )
+    at = np.arange(5.0) if centres is None else np.array(centres)
+    slope = (at - at.mean()) / ((at - at.mean()) ** 2).sum()
+    oracle = fit.t_test(np.concatenate([-slope, slope]))
+    assert found.trend.estimate == pytest.approx(float(oracle.effect[0]), rel=1e-6)
     # Cluster-robust variance there has n in place of n - 1 in each arm.
-    assert found.trend.se == pytest.approx(fit.bse[3], rel=2e-3)
-    assert found.trend.p_value < 0.01
+    assert found.trend.se == pytest.approx(float(oracle.sd[0, 0]), rel=2e-3)
 
 
-def test_drift_slices_are_differences_and_their_slope_the_trend() -> None:
+def test_drift_slices_are_differences_and_an_effect_that_wears_off_is_found() -> None:
     parts = moments(panel(2, fade=0.2))
     found = drift(parts, 1, 0, 0.1)
     for column, interval in enumerate(found.effects):
         plain = difference(means(parts, column), 1, 0, Fixed(0.1))
         assert (interval.estimate, interval.lower, interval.upper) == (plain.estimate, plain.lower, plain.upper)
-    assert found.trend.estimate == pytest.approx(np.polyfit(range(5), [e.estimate for e in found.effects], 1)[0])
+    assert found.trend.upper < 0
 
 
-def test_a_steady_effect_does_not_drift() -> None:
-    rows = panel(3)
-    rows[1] = rows[0][:300] + 5
-    found = drift(moments(rows[:1] + rows[1:]), 1, 0, 0.05)
-    assert found.trend.lower < 0 < found.trend.upper
-    alarms = sum(drift(moments(panel(seed)), 1, 0, 0.05).trend.p_value < 0.05 for seed in range(100, 500))
+def test_a_steady_lift_does_not_drift_though_the_effect_falls_with_the_baseline() -> None:
+    fall = 1 / np.arange(1.0, 6.0)
+    alarms = 0
+    for seed in range(400):
+        control, treated = panel(seed)
+        alarms += drift(moments([control * fall, (treated - 1) * fall * 1.3]), 1, 0, 0.05).trend.p_value < 0.05
     low, high = scipy.stats.binom.interval(0.99, 400, 0.05)
     assert low <= alarms <= high
+
+
+def test_drift_needs_means_well_above_zero() -> None:
+    rows = panel(5)
+    for x in rows:
+        x[:, 2] -= x[:, 2].mean()
+    with pytest.raises(StatError) as caught:
+        drift(moments(rows), 1, 0, 0.05)
+    assert (caught.value.code, caught.value.facts["slice"]) == (Problem.LIFT_NOT_IDENTIFIED, 2)
 
 
 def test_drift_names_the_slice_that_does_not_vary() -> None:
