@@ -1,109 +1,74 @@
 """From rows to sums: one Ibis expression over exposures and events for all metrics of an experiment.
 
-Values are whole numbers throughout: money and other values as millionths, times as microseconds. Sums and sums of
-products are therefore exact, whatever the engine, its threads, or the order and number of the files; equal data give
-equal bits. The only file that knows Ibis tables of facts.
+Times to an event, and values for quantiles, take one more each. The only file that knows Ibis tables of facts.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import reduce
-from itertools import combinations_with_replacement
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import ibis
 import ibis.expr.types as ir
+import numpy as np
 
-from experiments.documents import ConversionMetric, RatioMetric, Term
-from stats.moments import Moments
+from experiments.metrics import QuantileMetric, TimeToEventMetric
+from experiments.outcomes import (
+    RECEIVED,
+    SLICES,
+    TRIGGERED,
+    Ask,
+    Plan,
+    asked,
+    asks_of_the_first,
+    between,
+    slice_bounds,
+    window_of,
+)
+from experiments.sums import (
+    DAY_US,
+    LARGEST,
+    MICROS,
+    Aggregates,
+    Cell,
+    Measured,
+    Sums,
+    UserCounts,
+    Values,
+    read_sums,
+    sum_columns,
+)
+from stats.survival import Lifetimes
 
-MICROS = 1_000_000
-# A user's number is kept within ±10¹¹: sums of squares in 38 digits then hold for whole populations of honest numbers
-# (10⁶ users of 10¹⁰), and a few absurd events do not make an experiment unreadable.
-LARGEST = 10**11 * MICROS
-DAY_US = 86_400 * MICROS
+_HOUR_US = 3_600 * MICROS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
-    """Exact sums over ``n`` users: of each column, and of each product of two (upper triangle, row by row)."""
+class Scope:
+    """Which facts count: one phase of an experiment, as it stood at a watermark.
 
-    n: int
-    sums: tuple[int, ...]
-    products: tuple[int, ...]
+    Args:
+        experiment: key of the experiment.
+        phase: its phase.
+        batch: watermark; later rows are not read.
+        as_of: a user counts for a metric when the metric's window has closed by then.
+        timezone: IANA zone in which days of exposure are cut.
+        forced: users who are testing, not taking part.
+        received: the event of having received the treatment.
+        trigger: the event that would have sent it, recorded in every variant.
+    """
 
-    def __add__(self, other: "Sums") -> "Sums":
-        return Sums(
-            self.n + other.n,
-            tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
-            tuple(a + b for a, b in zip(self.products, other.products, strict=True)),
-        )
-
-    def moments(self, scales: Sequence[int]) -> Moments:
-        """Return count, means and centred cross-products, each column divided by its scale."""
-        k = len(self.sums)
-        square = [[0] * k for _ in range(k)]
-        for (i, j), product in zip(combinations_with_replacement(range(k), 2), self.products, strict=True):
-            square[i][j] = square[j][i] = product
-        return Moments.from_integer_sums(self.n, self.sums, square, scales)
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """Who: users of one variant in one stratum (None where there are none), exposed on one day (None: any)."""
-
-    stratum: str | None
-    variant: str
-    day: date | None
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A whole number per user, and what one unit of it is (``scale`` of them make 1)."""
-
-    name: str
-    scale: int
-    binary: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The columns of one metric: its outcome (two of them for a ratio), then its covariates."""
-
-    columns: tuple[Column, ...]
-    covariates: int
-
-    @property
-    def scales(self) -> tuple[int, ...]:
-        return tuple(column.scale for column in self.columns)
-
-
-@dataclass(frozen=True, slots=True)
-class UserCounts:
-    """Users of one stratum and variant: first seen there, and never seen elsewhere."""
-
-    assigned: int
-    exposed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The sums of one metric."""
-
-    layout: Layout
-    cells: Mapping[Cell, Sums]
-
-
-@dataclass(frozen=True, slots=True)
-class Aggregates:
-    """All that an analysis needs of the rows."""
-
-    users: Mapping[tuple[str | None, str], UserCounts]
-    forced: int
-    metrics: Mapping[str, Measured]
+    experiment: str
+    phase: int
+    batch: int
+    as_of: datetime
+    timezone: str
+    forced: Iterable[str] = ()
+    received: str | None = None
+    trigger: str | None = None
 
 
 @ibis.udf.scalar.builtin(name="epoch_us", signature=(("timestamp('UTC')",), "int64"))  # type: ignore[untyped-decorator]
@@ -112,17 +77,7 @@ def _epoch_us(instant: Any) -> Any:
 
 
 def from_facts(
-    execute: Callable[[ir.Table], Any],
-    exposures: ir.Table,
-    events: ir.Table,
-    metrics: Sequence[Any],
-    *,
-    experiment: str,
-    phase: int,
-    batch: int,
-    as_of: datetime,
-    timezone: str,
-    forced: Iterable[str] = (),
+    execute: Callable[[ir.Table], Any], exposures: ir.Table, events: ir.Table, metrics: Sequence[Any], scope: Scope
 ) -> Aggregates:
     """Sum up one phase of an experiment.
 
@@ -130,20 +85,65 @@ def from_facts(
         execute: runs an Ibis expression and returns a pyarrow table.
         exposures: user_id, name, phase, variant, stratum, at, seq, batch.
         events: user_id, name, value_micros, at, batch.
-        metrics: metric documents.
-        experiment: key of the experiment.
-        phase: its phase.
-        batch: watermark; later rows are not read.
-        as_of: a user counts for a metric when the metric's window has closed by then.
-        timezone: IANA zone in which days of exposure are cut.
-        forced: users who are testing, not taking part.
+        metrics: metric documents, the main one first.
+        scope: which facts count.
 
     Returns:
         Counts and sums. A user seen in two variants is counted where he was first seen, and in no effect.
     """
-    as_of_us = _micros(as_of)
+    as_of_us = _micros(scope.as_of)
+    everyone = _users(exposures, scope)
+    plan = Plan()
+    asks = [asked(metric, plan) for metric in metrics]
+    asks += list(asks_of_the_first(metrics[0], plan, scope.received, scope.trigger)) if metrics else []
+    users = _joined(everyone, events, plan, scope.batch)
+    clean = _takes_part(users)
+    caps = _caps(execute, everyone, events, metrics, scope)
+    grouped = {"stratum": users.stratum, "variant": users.variant, "day": users.day}
+    sums: dict[str, Any] = {
+        "assigned": (~users.forced).sum(),
+        "exposed": clean.sum(),
+        "forced": users.forced.sum(),
+    }
+    for index, ask in enumerate(asks):
+        counted = clean & (users.exposed_us <= as_of_us - ask.horizon_us)
+        if ask.only is not None:
+            counted &= ask.only(users) > 0
+        values = [build(users) for build in ask.values]
+        if ask.cut_as in caps:
+            values[0] = ibis.least(values[0], ibis.literal(caps[ask.cut_as], "int64"))
+        sums |= sum_columns(f"m{index}", ask.layout.columns, values, counted)
+        if ask.largest:
+            sums[f"m{index}_largest"] = values[0].max(where=counted)
+    table = execute(users.group_by(**grouped).aggregate(**sums))
+    found = _collect(table.to_pylist(), asks, caps)
+    measured = {ask.name: part for ask, part in zip(asks, found.parts, strict=True)}
+    for metric in metrics:
+        if isinstance(metric, TimeToEventMetric):
+            lifetimes = _lifetimes(execute, everyone, events, metric, scope)
+            measured[metric.key] = replace(measured[metric.key], lifetimes=lifetimes)
+        elif isinstance(metric, QuantileMetric):
+            singles = _values(execute, everyone, events, metric, scope)
+            measured[metric.key] = replace(measured[metric.key], values=singles)
+    return Aggregates(
+        users=found.users,
+        forced=found.forced,
+        metrics={metric.key: measured[metric.key] for metric in metrics},
+        days=found.days,
+        slices=measured.get(SLICES),
+        bounds=slice_bounds(metrics[0]) if SLICES in measured else (),
+        received=measured.get(RECEIVED),
+        triggered=measured.get(TRIGGERED),
+    )
+
+
+def _users(exposures: ir.Table, scope: Scope) -> ir.Table:
+    """One row a user: when, where and on which day he was first seen, and whether he was seen elsewhere too."""
     seen = exposures.filter(
-        exposures.name == experiment, exposures.phase == phase, exposures.batch <= batch, exposures["at"] <= as_of
+        exposures.name == scope.experiment,
+        exposures.phase == scope.phase,
+        exposures.batch <= scope.batch,
+        exposures["at"] <= scope.as_of,
     )
     order = ibis.struct({"at": seen["at"], "seq": seen.seq})
     users = seen.group_by("user_id").aggregate(
@@ -152,179 +152,197 @@ def from_facts(
         stratum=seen.stratum.argmin(order),
         crossed=seen.variant.min() != seen.variant.max(),
     )
-    testing = sorted(forced)
-    users = users.mutate(forced=users.user_id.isin(testing) if testing else ibis.literal(value=False))
-    sources, outcomes = _plan(metrics)
-    if sources:
-        users = users.left_join(_per_user(users, events, sources, batch), "user_id")
-    day = _local_day(users.exposed_us, as_of, timezone)
-    clean = ~users.crossed & ~users.forced
-    grouped = {
-        "stratum": users.stratum,
-        "variant": users.variant,
-        "day": day,
-    }
-    sums: dict[str, Any] = {
-        "assigned": (~users.forced).sum(),
-        "exposed": clean.sum(),
-        "forced": users.forced.sum(),
-    }
-    layouts: dict[str, Layout] = {}
-    for index, metric in enumerate(metrics):
-        horizon_us = (metric.delay_days + metric.window_days) * DAY_US
-        values = [build(users) for build in outcomes[index]]
-        layouts[metric.key] = layout_of(metric)
-        mature = clean & (users.exposed_us <= as_of_us - horizon_us)
-        sums |= sum_columns(f"m{index}", layouts[metric.key].columns, values, mature)
-    table = execute(users.group_by(**grouped).aggregate(**sums))
-    return _collect(table.to_pylist(), layouts)
-
-
-def layout_of(metric: Any) -> Layout:
-    """Return the columns that a metric document asks for."""
-    outcomes: tuple[Column, ...]
-    if isinstance(metric, RatioMetric):
-        outcomes = (Column("numerator", MICROS), Column("denominator", MICROS))
-    elif isinstance(metric, ConversionMetric):
-        outcomes = (Column("outcome", 1, binary=True),)
-    else:
-        outcomes = (Column("outcome", MICROS),)
-    if metric.lookback_days is None:
-        return Layout(outcomes, 0)
-    before = tuple(Column(f"{column.name}_before", column.scale, column.binary) for column in outcomes)
-    return Layout(outcomes + before, len(before))
-
-
-def sum_columns(
-    prefix: str, columns: Sequence[Column], values: Sequence[ir.IntegerValue], where: ir.BooleanValue
-) -> dict[str, Any]:
-    """Return the aggregates n, Σx and Σxy of the columns over the rows in ``where``, named from ``prefix``."""
-    result: dict[str, Any] = {f"{prefix}_n": where.sum()}
-    wide = [value.cast("decimal(19, 0)") for value in values]
-    for i, value in enumerate(values):
-        # The engine adds in 128 bits, but would hand the sum over in 64.
-        result[f"{prefix}_s{i}"] = value.sum(where=where).cast("decimal(38, 0)")
-    for i, j in combinations_with_replacement(range(len(values)), 2):
-        if i == j and columns[i].binary:
-            continue
-        product = (wide[i] * wide[j]).cast("decimal(38, 0)")
-        result[f"{prefix}_p{i}_{j}"] = product.sum(where=where).cast("decimal(38, 0)")
-    return result
-
-
-def read_sums(prefix: str, columns: Sequence[Column], row: Mapping[str, Any]) -> Sums:
-    """Read back what ``sum_columns`` asked for."""
-    sums = tuple(int(row[f"{prefix}_s{i}"] or 0) for i in range(len(columns)))
-    products = tuple(
-        sums[i] if i == j and columns[i].binary else int(row[f"{prefix}_p{i}_{j}"] or 0)
-        for i, j in combinations_with_replacement(range(len(columns)), 2)
+    testing = sorted(scope.forced)
+    return users.mutate(
+        forced=users.user_id.isin(testing) if testing else ibis.literal(value=False),
+        day=_local_day(users.exposed_us, scope.as_of, scope.timezone),
     )
-    return Sums(int(row[f"{prefix}_n"] or 0), sums, products)
 
 
-def _collect(rows: list[dict[str, Any]], layouts: Mapping[str, Layout]) -> Aggregates:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    users: dict[tuple[str | None, str], UserCounts]
+    forced: int
+    days: dict[date, dict[tuple[str | None, str], int]]
+    parts: list[Measured]
+
+
+def _collect(rows: list[dict[str, Any]], asks: Sequence[Ask], caps: Mapping[str | None, int]) -> _Found:
     users: dict[tuple[str | None, str], UserCounts] = {}
-    metrics: dict[str, dict[Cell, Sums]] = {key: {} for key in layouts}
+    days: dict[date, dict[tuple[str | None, str], int]] = {}
+    cells: list[dict[Cell, Sums]] = [{} for _ in asks]
+    largest: list[dict[Cell, int]] = [{} for _ in asks]
     forced = 0
     for row in sorted(rows, key=lambda row: (row["stratum"] or "", row["variant"], row["day"])):
         who = row["stratum"], row["variant"]
         known = users.get(who, UserCounts(0, 0))
         users[who] = UserCounts(known.assigned + int(row["assigned"]), known.exposed + int(row["exposed"]))
         forced += int(row["forced"])
-        cell = Cell(*who, (_EPOCH + timedelta(days=int(row["day"]))).date())
-        for index, (key, layout) in enumerate(layouts.items()):
-            metrics[key][cell] = read_sums(f"m{index}", layout.columns, row)
-    return Aggregates(users, forced, {key: Measured(layouts[key], cells) for key, cells in metrics.items()})
+        day = (_EPOCH + timedelta(days=int(row["day"]))).date()
+        days.setdefault(day, {})[who] = int(row["assigned"])
+        cell = Cell(*who, day)
+        for index, ask in enumerate(asks):
+            cells[index][cell] = read_sums(f"m{index}", ask.layout.columns, row)
+            if ask.largest and row[f"m{index}_largest"] is not None:
+                largest[index][cell] = int(row[f"m{index}_largest"])
+    parts = [
+        Measured(
+            ask.layout,
+            cells[index],
+            largest[index],
+            cap=caps[ask.cut_as] / MICROS if ask.cut_as in caps else ask.cap,
+        )
+        for index, ask in enumerate(asks)
+    ]
+    return _Found(users, forced, days, parts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A sum, or a count, of one event's values from ``start`` up to, not including, ``end`` after exposure."""
-
-    event: str
-    counted: bool
-    start_us: int
-    end_us: int
+def _takes_part(users: ir.Table) -> ir.BooleanValue:
+    return ~users.crossed & ~users.forced
 
 
-_Outcome = Callable[[ir.Table], ir.IntegerValue]
+def _matured(users: ir.Table, horizon_days: int, scope: Scope) -> ir.BooleanValue:
+    return _takes_part(users) & (users.exposed_us <= _micros(scope.as_of) - horizon_days * DAY_US)
 
 
-def _plan(metrics: Sequence[Any]) -> tuple[dict[_Source, str], list[list[_Outcome]]]:
-    """Return the distinct sources over all metrics, each with its column's name, and how metrics are made of them."""
-    sources: dict[_Source, str] = {}
-
-    def source(event: str, *, counted: bool, start_us: int, end_us: int) -> str:
-        return sources.setdefault(_Source(event, counted, start_us, end_us), f"s{len(sources)}")
-
-    def terms(parts: Sequence[Term], start_us: int, end_us: int, cap: float | None = None) -> _Outcome:
-        named = [
-            (source(part.event, counted=part.aggregate == "count", start_us=start_us, end_us=end_us), part)
-            for part in parts
-        ]
-        return lambda users: _capped(_weighted(users, named), cap)
-
-    def happened(event: str, start_us: int, end_us: int) -> _Outcome:
-        name = source(event, counted=True, start_us=start_us, end_us=end_us)
-        return lambda users: (users[name].fill_null(0) > 0).cast("int64")
-
-    outcomes: list[list[_Outcome]] = []
-    for metric in metrics:
-        start_us = metric.delay_days * DAY_US
-        windows = [(start_us, start_us + metric.window_days * DAY_US)]
-        if metric.lookback_days is not None:
-            windows.append((-metric.lookback_days * DAY_US, 0))
-        if isinstance(metric, RatioMetric):
-            parts = (metric.numerator, metric.denominator)
-            outcomes.append([terms(part, *window) for window in windows for part in parts])
-        elif isinstance(metric, ConversionMetric):
-            outcomes.append([happened(metric.event, *window) for window in windows])
-        else:
-            outcomes.append([terms(metric.terms, *window, metric.cap) for window in windows])
-    return sources, outcomes
+def _caps(
+    execute: Callable[[ir.Table], Any], users: ir.Table, events: ir.Table, metrics: Sequence[Any], scope: Scope
+) -> dict[str | None, int]:
+    """The caps that are percentiles: of the numbers above zero of all variants together, so blind to the effect."""
+    plan = Plan()
+    capped = {metric.key: metric for metric in metrics if getattr(metric, "cap_percentile", None) is not None}
+    if not capped:
+        return {}
+    numbers = {key: plan.terms(metric.terms, window_of(metric)) for key, metric in capped.items()}
+    users = _joined(users, events, plan, scope.batch)
+    wanted = {}
+    for key, number in numbers.items():
+        counted = _matured(users, capped[key].horizon_days, scope) & (number(users) > 0)
+        wanted[key] = number(users).quantile(capped[key].cap_percentile / 100, where=counted)
+    (row,) = execute(users.aggregate(**wanted)).to_pylist()
+    return {key: round(value) for key, value in row.items() if value is not None}
 
 
-def _per_user(users: ir.Table, events: ir.Table, sources: Mapping[_Source, str], batch: int) -> ir.Table:
-    names = sorted({source.event for source in sources})
+def _joined(users: ir.Table, events: ir.Table, plan: Plan, batch: int) -> ir.Table:
+    """Add the plan's columns to the users."""
+    if not plan.names:
+        return users
+    happened = _happened(users, events, plan.names, batch)
+    parts = [_funnel(happened, funnel, prefix) for funnel, prefix in plan.funnels.items()]
+    for part in [_per_user(happened, plan), *parts] if plan.sources else parts:
+        users = users.left_join(part, "user_id").drop("user_id_right")
+    return users
+
+
+def _happened(users: ir.Table, events: ir.Table, names: Sequence[str], batch: int) -> ir.Table:
+    """The events of these users, with the time since exposure."""
     facts = events.filter(events.batch <= batch, events.name.isin(names))
     facts = facts.select("user_id", "name", "value_micros", happened_us=_epoch_us(facts["at"]))
     joined = facts.inner_join(users.select("user_id", "exposed_us"), "user_id")
-    joined = joined.mutate(after_us=joined.happened_us - joined.exposed_us)
-    joined = joined.filter(
-        joined.after_us >= min(source.start_us for source in sources),
-        joined.after_us < max(source.end_us for source in sources),
+    return joined.mutate(after_us=joined.happened_us - joined.exposed_us)
+
+
+def _per_user(happened: ir.Table, plan: Plan) -> ir.Table:
+    joined = happened.filter(
+        happened.after_us >= min(source.start_us for source in plan.sources),
+        happened.after_us < max(source.end_us for source in plan.sources),
     )
+    several = len(plan.names) > 1
     sums = {}
-    for source, name in sources.items():
+    for source, name in plan.sources.items():
         inside = (joined.after_us >= source.start_us) & (joined.after_us < source.end_us)
-        if len(names) > 1:
+        if several:
             inside &= joined.name == source.event
-        sums[name] = inside.sum() if source.counted else joined.value_micros.sum(where=inside)
+        match source.measure:
+            case "count":
+                # Nothing rather than 0 for those who did nothing, as a sum has it.
+                sums[name] = inside.sum().nullif(0)
+            case "sum":
+                sums[name] = joined.value_micros.sum(where=inside)
+            case "first":
+                sums[name] = joined.after_us.min(where=inside)
     return joined.group_by("user_id").aggregate(**sums)
 
 
-def _weighted(users: ir.Table, named: Sequence[tuple[str, Term]]) -> ir.IntegerValue:
-    parts: list[ir.NumericValue] = []
-    whole = True
-    for name, term in named:
-        part = users[name].fill_null(0).cast("int64")
-        unit = MICROS if term.aggregate == "count" else 1
-        weight = term.weight * unit
-        if weight == round(weight):
-            parts.append(part * round(weight) if round(weight) != 1 else part)
-        else:
-            whole = False
-            parts.append(part.cast("float64") * weight)
-    total = _between(reduce(lambda a, b: a + b, parts), -LARGEST, LARGEST)
-    return total if whole else total.round().cast("int64")
+def _funnel(happened: ir.Table, funnel: tuple[tuple[str, ...], int], prefix: str) -> ir.Table:
+    """The moment at which each step was reached, null where it was not: each at or after the step before."""
+    (first, *later), end_us = funnel
+    inside = happened.filter(happened.after_us >= 0, happened.after_us < end_us)
+    facts = inside.filter(inside.name == first)
+    reached = facts.group_by("user_id").aggregate(**{f"{prefix}0": facts.after_us.min()})
+    for i, step in enumerate(later, 1):
+        facts = inside.filter(inside.name == step).select("user_id", "after_us")
+        joined = reached.left_join(facts, ["user_id", facts.after_us >= reached[f"{prefix}{i - 1}"]])
+        known = {f"{prefix}{j}": joined[f"{prefix}{j}"].min() for j in range(i)}
+        reached = joined.group_by("user_id").aggregate(**known, **{f"{prefix}{i}": joined.after_us.min()})
+    return reached
 
 
-def _capped(value: ir.IntegerValue, cap: float | None) -> ir.IntegerValue:
-    return value if cap is None else ibis.least(value, ibis.literal(min(round(cap * MICROS), LARGEST), "int64"))
+def _lifetimes(
+    execute: Callable[[ir.Table], Any], users: ir.Table, events: ir.Table, metric: TimeToEventMetric, scope: Scope
+) -> dict[tuple[str | None, str], Lifetimes]:
+    """Hours to the event, or as long as a user was watched without it, in days."""
+    plan = Plan()
+    first = plan.first(metric)
+    users = _joined(users.filter(_takes_part(users)), events, plan, scope.batch)
+    so_far = _micros(scope.as_of) - users.exposed_us
+    watched = ibis.least(so_far, ibis.literal(metric.window_days * DAY_US, "int64"))
+    happened = (users[first] < watched).fill_null(False)
+    lasted = ibis.ifelse(happened, users[first], watched).cast("int64")
+    hours = ibis.greatest((lasted + _HOUR_US - 1) // _HOUR_US, ibis.literal(1, "int64")).cast("int64")
+    timed = users.select("stratum", "variant", hours=hours, happened=happened)
+    grouped = timed.group_by("stratum", "variant", "hours").aggregate(
+        events=timed.happened.sum(), censored=(~timed.happened).sum()
+    )
+    table = execute(grouped.order_by("stratum", "variant", "hours"))
+    columns = {name: table[name].to_numpy() for name in ("hours", "events", "censored")}
+    return {
+        who: Lifetimes(
+            columns["hours"][rows] / 24,
+            columns["events"][rows].astype(np.int64),
+            columns["censored"][rows].astype(np.int64),
+        )
+        for who, rows in _groups(table).items()
+    }
 
 
-def _between(value: ir.NumericValue, low: int, high: int) -> ir.NumericValue:
-    return ibis.greatest(ibis.least(value, ibis.literal(high, "int64")), ibis.literal(low, "int64"))
+def _values(
+    execute: Callable[[ir.Table], Any], users: ir.Table, events: ir.Table, metric: QuantileMetric, scope: Scope
+) -> dict[tuple[str | None, str], Values]:
+    users = users.filter(_matured(users, metric.horizon_days, scope))
+    per_event = metric.per == "event"
+    if per_event:
+        # Numbered by id, so that sums over users are added in one order.
+        numbered = users.select(
+            "user_id", "stratum", "variant", "day", user=ibis.row_number().over(order_by=users.user_id)
+        )
+        (term,) = metric.terms
+        happened = _happened(users, events, [term.event], scope.batch)
+        start, end = window_of(metric)
+        inside = happened.filter(happened.after_us >= start, happened.after_us < end, happened.value_micros.notnull())
+        joined = inside.select("user_id", "value_micros").inner_join(numbered, "user_id")
+        weighted = between(joined.value_micros * term.weight, -LARGEST, LARGEST).round().cast("int64")
+        chosen = joined.select("stratum", "variant", "day", "user", value=weighted)
+    else:
+        plan = Plan()
+        outcome = plan.terms(metric.terms, window_of(metric))
+        users = _joined(users, events, plan, scope.batch)
+        chosen = users.select("stratum", "variant", "day", value=outcome(users))
+    keys = ["stratum", "variant", "day", "value", *(["user"] if per_event else [])]
+    table = execute(chosen.order_by(keys))
+    day, value = table["day"].to_numpy(), table["value"].to_numpy() / MICROS
+    user = table["user"].to_numpy() if per_event else None
+    return {
+        who: Values(day[rows], value[rows], None if user is None else user[rows])
+        for who, rows in _groups(table).items()
+    }
+
+
+def _groups(table: Any) -> dict[tuple[str | None, str], slice]:
+    """Rows of each (stratum, variant) in a table sorted by them."""
+    names = list(zip(table["stratum"].to_pylist(), table["variant"].to_pylist(), strict=True))
+    starts = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
+    return {names[a]: slice(a, b) for a, b in pairwise([*starts, len(names)])}
 
 
 def _local_day(instant_us: ir.IntegerValue, as_of: datetime, timezone: str) -> ir.IntegerValue:

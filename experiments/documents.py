@@ -1,94 +1,28 @@
 """The documents people write: experiments, metrics, segments, layers, holdouts.
 
-A document is JSON, decoded strictly into frozen models: unknown fields, NaN, infinity and silent conversions are
-refused, and all problems of one document are listed together, each with field, value and remedy. Rules that need
-other documents (does this metric exist?) live in ``registry``; what may change while an experiment runs, in
-``lifecycle``.
+Metrics are described in ``metrics``. A document is JSON, decoded strictly into frozen models: unknown fields, NaN,
+infinity and silent conversions are refused, and all problems of one document are listed together, each with field,
+value and remedy. Rules that need other documents (does this metric exist?) live in ``registry``; what may change while
+an experiment runs, in ``lifecycle``.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from experiments.errors import FieldProblem, InvalidDocument
+from experiments.fields import Condition, Document, EventName, Key, Name, Payload, Role, Share, distinct
+from experiments.metrics import Metric, MetricKind
 from experiments.sdk.assignment import allocation
-from experiments.sdk.conditions import compile_condition
 from experiments.sdk.errors import DocumentError
 
-BUCKETS = 10_000
-
-Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-EventName = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-def _check_share(value: float) -> float:
-    scaled = value * BUCKETS
-    if abs(scaled - round(scaled)) > 1e-6:
-        raise PydanticCustomError(
-            "share_too_fine",
-            "give a multiple of 0.0001, for example {near}",
-            {"near": round(scaled) / BUCKETS},
-        )
-    return value
-
-
-def _check_condition(value: dict[str, Any]) -> dict[str, Any]:
-    try:
-        # Saved groups are resolved when the snapshot is compiled; here only the form matters.
-        compile_condition(value, saved_groups=_AnyGroup())
-    except DocumentError as error:
-        raise PydanticCustomError("bad_condition", "{remedy}", {"remedy": str(error)}) from None
-    return value
-
-
-def _check_finite(value: dict[str, Any]) -> dict[str, Any]:
-    try:
-        json.dumps(value, allow_nan=False)
-    except ValueError:
-        raise PydanticCustomError("not_finite", "give finite numbers: NaN and infinity are not JSON") from None
-    return value
-
-
-class _AnyGroup(Mapping[str, Sequence[object]]):
-    """Every group exists and is empty."""
-
-    def __getitem__(self, key: str) -> Sequence[object]:
-        return ()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-Share = Annotated[float, Field(ge=0, le=1), AfterValidator(_check_share)]
-Condition = Annotated[dict[str, Any], AfterValidator(_check_condition)]
-Payload = Annotated[dict[str, Any], AfterValidator(_check_finite)]
-
-
-class Document(BaseModel):
-    """Base of all documents: strict, frozen, closed."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document as plain JSON values, every field present."""
-        return self.model_dump(mode="json", by_alias=True)
+_DAYS = {"day": 1.0, "week": 7.0, "month": 365.25 / 12, "quarter": 365.25 / 4}
 
 
 class Frequency(Document):
@@ -115,12 +49,21 @@ class Costs(Document):
 
 
 class Variant(Document):
-    """One arm of an experiment."""
+    """One arm of an experiment.
+
+    In a factorial design ``factors`` names the level of each factor, such as {"copy": "urgent", "offer": "coupon"}.
+    """
 
     key: Key
     name: Name | None = None
     tactic: Tactic | None = None
     costs: Costs = Costs()
+    factors: dict[Key, Name] = Field(default_factory=dict)
+
+    def dose(self) -> float | None:
+        """Touches a week, where the tactic sets a frequency."""
+        frequency = self.tactic.frequency if self.tactic else None
+        return None if frequency is None else frequency.touches * 7 / _DAYS[frequency.per]
 
 
 class LayerRange(Document):
@@ -145,14 +88,6 @@ class Stratum(Document):
     coverage: Share | None = None
 
 
-class Role(StrEnum):
-    """What a metric decides in an experiment."""
-
-    primary = "primary"
-    secondary = "secondary"
-    guardrail = "guardrail"
-
-
 class MetricUse(Document):
     """A metric in an experiment; ``role`` and ``margin`` override the metric's own."""
 
@@ -161,17 +96,97 @@ class MetricUse(Document):
     margin: Annotated[float, Field(gt=0)] | None = None
 
 
+# Looks closer than this spend next to nothing, and the bounds become numerically delicate.
+_APART = 0.01
+# A spending function steeper than this spends all at one look, and nothing that doubles can hold at the others.
+_STEEPEST = 20
+
+
+class Spending(Document):
+    """How a group-sequential plan spends its error rate over the looks.
+
+    ``hwang_shih_decani`` and ``power`` take a ``parameter``.
+    """
+
+    name: Literal["obrien_fleming", "pocock", "hwang_shih_decani", "power"] = "obrien_fleming"
+    parameter: float | None = None
+
+    def _inconsistencies(self) -> Iterator[tuple[str, str]]:
+        takes = self.name in ("hwang_shih_decani", "power")
+        lowest = 0 if self.name == "power" else -_STEEPEST
+        if takes != (self.parameter is not None):
+            yield "parameter", f"give {self.name} its parameter" if takes else f"leave it out: {self.name} has none"
+        elif self.parameter is not None and (self.parameter == 0 or not lowest <= self.parameter <= _STEEPEST):
+            yield "parameter", f"give a number from {lowest} to {_STEEPEST}, not 0"
+
+
+class Prior(Document):
+    """What is believed of a lift before the data: normal, ``mean`` and ``sd`` as shares of the control (0.1 = 10 %)."""
+
+    mean: float = 0.0
+    sd: float = Field(gt=0)
+
+
 class Plan(Document):
     """How the answer will be read, fixed before the start.
 
-    ``planned_users`` counts users over all variants; the confidence sequence is tuned to it and a fixed-horizon plan
-    is not read before it is reached.
+    ``planned_users`` counts users over all variants. ``sequential`` may be read at any time and is sharpest at that
+    size; ``fixed`` is read once, there; ``group_sequential`` at the ``looks``, shares of that size, spending alpha by
+    ``spending``, and giving up where the effect planned for has become unlikely: ``futility`` is the chance of missing
+    it that may be spent on that; ``bayes`` gives posteriors under the ``prior`` (flat if none is given), uncorrected.
+    ``comparisons``: every variant with the control, or all pairs.
     """
 
     planned_users: int = Field(ge=2)
-    method: Literal["sequential", "fixed"] = "sequential"
+    method: Literal["sequential", "fixed", "group_sequential", "bayes"] = "sequential"
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     correction: Literal["holm", "bh", "none"] = "holm"
+    comparisons: Literal["control", "all_pairs"] = "control"
+    looks: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(default=None, min_length=1, max_length=50)
+    spending: Spending | None = None
+    futility: float | None = Field(default=None, gt=0, le=0.5)
+    prior: Prior | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_method(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        if given.get("method") == "bayes":
+            return {"correction": "none"} | given
+        if given.get("method") == "group_sequential" and given.get("spending") is None:
+            return given | {"spending": {"name": "obrien_fleming"}}
+        return given
+
+    def _inconsistencies(self) -> Iterator[tuple[str, str]]:
+        """Mixing two ways of reading voids both: each is refused with the reason."""
+        if self.method == "bayes" and self.correction != "none":
+            yield "correction", "set it to none: posteriors have no p values to correct"
+        if self.prior is not None and self.method != "bayes":
+            yield "prior", f"leave it out: only bayes has a prior, and {self.method} keeps its error rate without one"
+        if self.method == "group_sequential":
+            looks = self.looks or []
+            if not looks or looks[-1] != 1 or any(b - a < _APART - 1e-9 for a, b in pairwise([0.0, *looks])):
+                remedy = f"give shares of the planned users, {_APART} or more apart, the last 1, such as [0.25, 0.5, 1]"
+                yield "looks", remedy
+        else:
+            if self.looks is not None:
+                yield "looks", f"leave them out: {self.method} plans none; group_sequential does"
+            if self.futility is not None:
+                yield "futility", f"leave it out: {self.method} has no looks at which to give up; group_sequential has"
+            if self.spending is not None:
+                yield "spending", f"leave it out: {self.method} spends no error rate by looks; group_sequential does"
+
+
+class Reach(Document):
+    """Who was reached: the event of having ``received`` the treatment, and what would have sent it.
+
+    ``trigger`` must be recorded in every variant, for the control at the moment when it would have been treated (a
+    ghost). Counting openers only, without ghosts, would compare people who differ.
+    """
+
+    received: EventName
+    trigger: EventName | None = None
 
 
 class Value(Document):
@@ -218,30 +233,24 @@ class Experiment(Document):
     coverage: Share = 1.0
     audience: Condition | None = None
     layer: LayerRange | None = None
-    holdouts: list[Key] = []
-    strata: list[Stratum] = []
-    forced: dict[str, Key] = {}
+    holdouts: list[Key] = Field(default_factory=list)
+    strata: list[Stratum] = Field(default_factory=list)
+    forced: dict[str, Key] = Field(default_factory=dict)
     metrics: list[MetricUse] = Field(min_length=1)
     plan: Plan
     value: Value | None = None
+    reach: Reach | None = None
     status: Status = Status.draft
     phase: int = Field(default=1, ge=1)
     salt: str | None = Field(default=None, min_length=1, max_length=200)
     revision: int = Field(default=1, ge=1)
     decision: Decision | None = None
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        problems = list(self._inconsistencies())
-        if problems:
-            raise PydanticCustomError("inconsistent", "the fields contradict each other", {"problems": problems})
-        return self
-
     def _inconsistencies(self) -> Iterator[tuple[str, str]]:
         """Every contradiction between fields: where, and the remedy."""
         keys = [variant.key for variant in self.variants]
         one_of = f"name one of the variants: {', '.join(keys)}"
-        if not _distinct(keys):
+        if not distinct(keys):
             yield "variants", "give each variant a key of its own"
         if self.control not in keys:
             yield "control", one_of
@@ -250,15 +259,15 @@ class Experiment(Document):
                 allocation(self._ordered(weights, keys), coverage)
             except (DocumentError, ValueError) as error:
                 yield where, str(error)
-        if not _distinct([stratum.segment for stratum in self.strata]):
+        if not distinct([stratum.segment for stratum in self.strata]):
             yield "strata", "name each segment once"
-        if not _distinct(self.holdouts):
+        if not distinct(self.holdouts):
             yield "holdouts", "name each holdout once"
         for user, variant in self.forced.items():
             if variant not in keys:
                 yield f"forced.{user}", one_of
         uses = [use.key for use in self.metrics]
-        if not _distinct(uses):
+        if not distinct(uses):
             yield "metrics", "name each metric once"
         if sum(use.role is Role.primary for use in self.metrics) > 1:
             yield "metrics", "give one metric the role primary, not several"
@@ -266,6 +275,16 @@ class Experiment(Document):
             yield "value.metric", "name one of this experiment's metrics"
         if self.decision is not None and self.decision.variant not in keys:
             yield "decision.variant", one_of
+        yield from self._factor_problems()
+
+    def _factor_problems(self) -> Iterator[tuple[str, str]]:
+        factors = [variant.factors for variant in self.variants]
+        if not any(factors):
+            return
+        if len({frozenset(levels) for levels in factors}) > 1:
+            yield "variants", "give every variant a level of the same factors"
+        elif not distinct([json.dumps(levels, sort_keys=True) for levels in factors]):
+            yield "variants", "give each variant another combination of levels"
 
     def _allocations(self) -> Iterator[tuple[str, dict[str, float] | None, float]]:
         yield "weights", self.weights, self.coverage
@@ -321,72 +340,6 @@ class Holdout(Document):
     salt: str | None = Field(default=None, min_length=1, max_length=200)
 
 
-class Direction(StrEnum):
-    """Which way is good."""
-
-    up = "up"
-    down = "down"
-
-
-class Term(Document):
-    """A part of a user's number: ``weight`` times the sum of the events' values, or times their count."""
-
-    event: EventName
-    aggregate: Literal["sum", "count"] = "sum"
-    weight: float = 1.0
-
-
-class _Metric(Document):
-    key: Key
-    name: Name
-    window_days: int = Field(ge=1, le=3650)
-    delay_days: int = Field(default=0, ge=0, le=3650)
-    lookback_days: Annotated[int, Field(ge=1, le=3650)] | None = None
-    direction: Direction = Direction.up
-    role: Role = Role.secondary
-    margin: Annotated[float, Field(gt=0)] | None = None
-    unit: Literal["share", "money", "number"] = "number"
-
-    @model_validator(mode="after")
-    def _guardrail_has_margin(self) -> Self:
-        if self.role is Role.guardrail and self.margin is None:
-            remedy = "give a guardrail the loss that would still be acceptable, in its own unit"
-            raise PydanticCustomError("inconsistent", "the margin is missing", {"problems": [("margin", remedy)]})
-        return self
-
-
-class ConversionMetric(_Metric):
-    """The share of users with at least one ``event`` in the window."""
-
-    kind: Literal["conversion"]
-    event: EventName
-    unit: Literal["share"] = "share"
-
-
-class MeanMetric(_Metric):
-    """The mean over users of the weighted terms, each user's number cut at ``cap``."""
-
-    kind: Literal["mean"]
-    terms: list[Term] = Field(min_length=1, max_length=20)
-    cap: Annotated[float, Field(gt=0)] | None = None
-    unit: Literal["money", "number"] = "number"
-
-
-class RatioMetric(_Metric):
-    """The sum of the numerator over all users divided by the sum of the denominator."""
-
-    kind: Literal["ratio"]
-    numerator: list[Term] = Field(min_length=1, max_length=20)
-    denominator: list[Term] = Field(min_length=1, max_length=20)
-
-
-Metric = Annotated[ConversionMetric | MeanMetric | RatioMetric, Field(discriminator="kind")]
-
-
-def _distinct(names: Sequence[str]) -> bool:
-    return len(set(names)) == len(names)
-
-
 class Kind(StrEnum):
     """The kinds of documents."""
 
@@ -428,29 +381,33 @@ def parse(kind: Kind, body: bytes | str | Mapping[str, Any]) -> Any:
         raise InvalidDocument(found, kind) from None
 
 
+# pydantic puts the kind of a metric in front of the path; no document has a field of such a name at its top.
+_METRIC_KINDS = get_args(MetricKind)
+_ALL_KINDS = ", ".join(_METRIC_KINDS)
 _REMEDIES = {
     "extra_forbidden": "remove it: there is no such field here",
     "missing": "give this field: it is required",
     "json_invalid": "send valid JSON (no NaN, no infinity, no trailing commas)",
-    "union_tag_not_found": "give the kind of metric: conversion, mean or ratio",
-    "union_tag_invalid": "give a kind of metric that exists: conversion, mean or ratio",
+    "union_tag_not_found": f"give the kind of metric: {_ALL_KINDS}",
+    "union_tag_invalid": f"give a kind of metric that exists: {_ALL_KINDS}",
     "string_pattern_mismatch": "use letters, digits, dot, dash or underscore, 64 at most, a letter or digit first",
 }
-
-
-# pydantic puts the kind of a metric in front of the path; no field has such a name.
-_METRIC_KINDS = ("conversion", "mean", "ratio")
 
 
 def field_problem(error: ErrorDetails) -> FieldProblem:
     """Turn one of pydantic's findings into field, value and remedy."""
     remedy = _REMEDIES.get(error["type"], error["msg"])
     value = None if error["type"] in {"missing", "json_invalid"} else error.get("input")
-    location = [str(part) for part in error["loc"] if part not in _METRIC_KINDS]
+    location = _location(error)
     if error["type"] in {"union_tag_not_found", "union_tag_invalid"}:
         location.append("kind")
         value = error.get("ctx", {}).get("tag")
     return FieldProblem(".".join(location) or "$", value, error["type"], remedy)
+
+
+def _location(error: ErrorDetails) -> list[str]:
+    location = [str(part) for part in error["loc"]]
+    return location[1:] if location[:1] and location[0] in _METRIC_KINDS else location
 
 
 def _field_problems(error: ErrorDetails) -> Iterator[FieldProblem]:
@@ -458,7 +415,11 @@ def _field_problems(error: ErrorDetails) -> Iterator[FieldProblem]:
     if error["type"] != "inconsistent":
         yield field_problem(error)
     for where, remedy in error.get("ctx", {}).get("problems", ()):
-        yield FieldProblem(where, None, error["type"], remedy)
+        value: object = error["input"]
+        # Once: the rest is one key, such as a user's id, which may hold dots.
+        for key in where.split(".", 1):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        yield FieldProblem(".".join([*_location(error), where]), value, error["type"], remedy)
 
 
 def json_schema(kind: Kind) -> dict[str, Any]:

@@ -10,18 +10,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from experiments import lifecycle
-from experiments.documents import (
-    Decision,
-    Document,
-    Experiment,
-    Holdout,
-    Kind,
-    Layer,
-    Role,
-    Status,
-    parse,
-)
+from experiments.documents import Decision, Experiment, Holdout, Kind, Layer, Status, parse
 from experiments.errors import Conflict, FieldProblem, InvalidDocument, NotFound
+from experiments.fields import Document, Role
 from experiments.tables import AuditEntry, Revision
 
 

@@ -4,55 +4,18 @@ One structure for the API, the command line, the pages and the files. A comparis
 never a stand-in number. Codes are closed sets; sentences for them live in the translations.
 """
 
-from collections.abc import Iterator
-from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from experiments.codes import HealthCode, ReasonCode, Verdict
 from stats.errors import Problem
 
 SCHEMA: Literal["upturn.report/1"] = "upturn.report/1"
 
 
-class Verdict(StrEnum):
-    """What the report advises."""
-
-    ship = "ship"
-    stop = "stop"
-    keep_running = "keep_running"
-    inconclusive = "inconclusive"
-    invalid = "invalid"
-
-
-class ReasonCode(StrEnum):
-    """Why the report advises it."""
-
-    primary_better = "primary_better"
-    primary_worse = "primary_worse"
-    primary_not_significant = "primary_not_significant"
-    planned_size_not_reached = "planned_size_not_reached"
-    no_matured_users = "no_matured_users"
-    sample_ratio_mismatch = "sample_ratio_mismatch"
-    too_many_crossovers = "too_many_crossovers"
-    guardrail_harmed = "guardrail_harmed"
-    guardrail_not_proven = "guardrail_not_proven"
-    segment_harmed = "segment_harmed"
-    value_uncertain = "value_uncertain"
-    value_negative = "value_negative"
-
-
-class HealthCode(StrEnum):
-    """What a reader should know about the data before he trusts the effects."""
-
-    sample_ratio_mismatch = "sample_ratio_mismatch"
-    segment_sample_ratio_mismatch = "segment_sample_ratio_mismatch"
-    crossovers = "crossovers"
-    immature_users = "immature_users"
-    forced_users = "forced_users"
-    thin_segment = "thin_segment"
-
-
+MetricKind = Literal["conversion", "mean", "ratio", "retention", "time_to_event", "quantile", "funnel"]
+MethodName = Literal["fixed", "sequential", "group_sequential", "bayes"]
 Role = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["primary", "secondary", "guardrail"]})]
 Direction = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["up", "down"]})]
 
@@ -81,10 +44,11 @@ class MoneyInterval(Struct, frozen=True):
 class Statistic(Struct, frozen=True):
     """The fixed-horizon test, for checking against other programs.
 
-    ``pooled_z`` for conversion, ``welch_t`` for means and ratios, ``adjusted_t`` where covariates or strata came in.
+    ``pooled_z`` for conversion, ``exact`` where it is rare (of p; the value is z), ``welch_t`` for means and ratios,
+    ``adjusted_t`` where covariates or strata came in, ``wald_z`` for times to event and quantiles.
     """
 
-    name: Literal["pooled_z", "welch_t", "adjusted_t"]
+    name: Literal["pooled_z", "exact", "welch_t", "adjusted_t", "wald_z"]
     value: float
     p_value: float
     df: float | None = None
@@ -102,8 +66,11 @@ class NonInferiority(Struct, frozen=True):
 class Comparison(Struct, frozen=True):
     """One variant against control, over all users or in one segment.
 
-    ``tuned_users``: planned users of the two, at which a sequential interval is tightest. A guardrail's test may
-    stand beside a problem: nobody converted is no effect, and yet within the margin.
+    ``adjusted``: the interval at the level that the correction leaves (Bonferroni's for Holm, which covers all of a
+    family together; that of the selected for Benjamini–Hochberg), None where none agrees with ``significant``.
+    ``shrunk``: a segment's effect drawn towards the others, as far as they agree. ``tuned_users``: planned users of
+    the two, at which a sequential interval is tightest. A guardrail's test may stand beside a problem: nobody
+    converted is no effect, and yet within the margin.
     """
 
     variant: str
@@ -123,6 +90,9 @@ class Comparison(Struct, frozen=True):
     noninferiority: NonInferiority | None = None
     variance_reduction: float | None = None
     tuned_users: float | None = None
+    adjusted: Interval | None = None
+    shrunk: Interval | None = None
+    relative_interval: Literal["fieller", "score", "posterior"] | None = None
 
 
 class ArmMean(Struct, frozen=True):
@@ -144,12 +114,181 @@ class TimelinePoint(Struct, frozen=True):
     absolute: Interval
 
 
+class Heterogeneity(Struct, frozen=True):
+    """Do the effects of a variant differ between segments? Cochran's Q, and their standard deviation ``tau``."""
+
+    dimension: str
+    variant: str
+    segments: int
+    q: float | None
+    df: int | None
+    p_value: float | None
+    tau: float | None
+    problem: Problem | None
+
+
+class FunnelStep(Struct, frozen=True):
+    """One step of a funnel: of the ``entered`` users who reached the step before, those who ``reached`` this one.
+
+    ``rate`` is the share of them, ``absolute`` its difference from control in points.
+    """
+
+    position: int
+    step: str
+    variant: str
+    entered: int
+    reached: int
+    rate: float | None
+    se: float | None
+    absolute: Interval | None
+    p_value: float | None
+    problem: Problem | None
+
+
+class Survival(Struct, frozen=True):
+    """The share of users without the event after so many ``days`` (Kaplan–Meier), with pointwise intervals."""
+
+    variant: str
+    users: int
+    events: int
+    days: list[float]
+    share: list[float]
+    lower: list[float]
+    upper: list[float]
+
+
+class Test(Struct, frozen=True):
+    """A chi-square test."""
+
+    statistic: float
+    df: int
+    p_value: float
+
+
+class Capping(Struct, frozen=True):
+    """What cutting heavy tails at ``cap`` did: the share of a variant's total removed, and the effect without it."""
+
+    variant: str
+    cap: float
+    removed: float | None
+    uncapped: Interval | None
+
+
+class Influence(Struct, frozen=True):
+    """How much hangs on one user of each variant.
+
+    ``share``: the largest user's of the variant's total. ``whole`` and ``without``: the effect, unadjusted and read
+    once, with and without the largest user of the variant and of the control.
+    """
+
+    variant: str
+    share: float | None
+    whole: Interval
+    without: Interval
+
+
+class SlicePoint(Struct, frozen=True):
+    """The effect within days ``start`` up to, not including, ``end`` after exposure, of users with closed windows."""
+
+    variant: str
+    start: int
+    end: int
+    absolute: Interval
+
+
+class Novelty(Struct, frozen=True):
+    """Does the lift fade or grow with the days since exposure? ``slope``: change a day of the logarithm of the ratio."""
+
+    variant: str
+    slope: Interval
+    p_value: float
+
+
+class Choice(Struct, frozen=True):
+    """Each variant, control too, as a choice: the chance that it is the best, and what choosing it loses on average."""
+
+    variant: str
+    probability_best: float
+    expected_loss: float
+
+
+class DosePoint(Struct, frozen=True):
+    """The response at one frequency, with a band that covers all of the frequencies together."""
+
+    variant: str
+    dose: float
+    estimate: float
+    lower: float
+    upper: float
+
+
+class Frequency(Struct, frozen=True):
+    """How a metric responds to touches a week.
+
+    ``trend``: change per touch. ``departure``: test of a straight line. ``shape``: what the curve was allowed to be.
+    ``best``: the dose of the highest point of a parabola, None with ``best_problem`` where there is none.
+    ``best_tested``: the tested frequencies among which the best one is, with the plan's confidence.
+    """
+
+    trend: Interval
+    trend_p: float
+    departure: Test | None
+    shape: Literal["free", "increasing", "decreasing", "concave"]
+    curve: list[DosePoint]
+    best: Interval | None
+    best_problem: Problem | None
+    best_tested: list[float]
+
+
+class FactorEffect(Struct, frozen=True):
+    """A main effect (one factor) or an interaction (two): what these levels change against the control's.
+
+    ``assumed``: cells are missing, and the interactions of higher order are taken to be none.
+    """
+
+    levels: dict[str, str]
+    absolute: Interval | None
+    p_value: float | None
+    problem: Problem | None
+    assumed: bool
+
+
+class Factorial(Struct, frozen=True):
+    """The effects of the factors of a factorial design, and the joint test of all interactions."""
+
+    effects: list[FactorEffect]
+    interactions: Test | None
+
+
+class Complier(Struct, frozen=True):
+    """Reaching few: share reached in both, and the effect on those whom the variant reached (instrument)."""
+
+    variant: str
+    received: float | None
+    received_control: float | None
+    effect: Interval | None
+    p_value: float | None
+    problem: Problem | None
+
+
+class Triggered(Struct, frozen=True):
+    """The effect among users for whom the trigger fired, ghosts of the control included."""
+
+    variant: str
+    users: int
+    users_control: int
+    effect: Interval | None
+    p_value: float | None
+    balance_p: float | None
+    problem: Problem | None
+
+
 class MetricReport(Struct, frozen=True):
-    """Everything about one metric."""
+    """Everything about one metric; the parts with a default exist for some kinds or designs only."""
 
     metric: str
     name: str
-    kind: Literal["conversion", "mean", "ratio"]
+    kind: MetricKind
     role: Role
     direction: Direction
     unit: str
@@ -160,6 +299,18 @@ class MetricReport(Struct, frozen=True):
     arms: list[ArmMean]
     comparisons: list[Comparison]
     timeline: list[TimelinePoint]
+    pairs: list[Comparison] = []
+    heterogeneity: list[Heterogeneity] = []
+    funnel: list[FunnelStep] = []
+    survival: list[Survival] = []
+    logrank: Test | None = None
+    capping: list[Capping] = []
+    influence: list[Influence] = []
+    slices: list[SlicePoint] = []
+    novelty: list[Novelty] = []
+    choices: list[Choice] = []
+    frequency: Frequency | None = None
+    factorial: Factorial | None = None
 
 
 class ArmCount(Struct, frozen=True):
@@ -177,12 +328,13 @@ class ArmCount(Struct, frozen=True):
 
 
 class SampleRatio(Struct, frozen=True):
-    """Does the split match the design?"""
+    """Does the split match the design? ``anytime_p`` holds however often it is looked at, over the days of arrival."""
 
     p_value: float | None
     expected: dict[str, float]
     observed: dict[str, int]
     problem: Problem | None
+    anytime_p: float | None = None
 
 
 class SegmentSampleRatio(Struct, frozen=True):
@@ -203,25 +355,60 @@ class Finding(Struct, frozen=True):
     subject: str | None = None
 
 
+class Check(Struct, frozen=True):
+    """A health check that was made: its p value, and whether it raised a finding."""
+
+    code: HealthCode
+    subject: str | None
+    p_value: float | None
+    passed: bool
+
+
+class Look(Struct, frozen=True):
+    """A planned look of a group-sequential plan.
+
+    ``bound``: the critical |z| there. ``statistic``: z of each variant's main metric. ``futility``: no variant at or
+    below this z in the good direction could be expected to win any more.
+    """
+
+    number: int
+    users: int
+    day: str | None
+    bound: float
+    statistic: dict[str, float]
+    crossed: list[str]
+    reached: bool
+    futility: float | None = None
+
+
 class DecisionAdvice(Struct, frozen=True):
-    """What to do, for whom, why, and what it is worth."""
+    """What to do, for whom, why, and what it is worth.
+
+    ``corrected``: the chosen variant's effect on the main metric, without the luck of having been picked as the best
+    of several; the money rests on it where that is the metric valued.
+    """
 
     verdict: Verdict
     variant: str | None
     segments: list[str]
     reasons: list[ReasonCode]
     value_per_month: MoneyInterval | None
+    corrected: Interval | None = None
 
 
 class Method(Struct, frozen=True):
     """How the numbers were made."""
 
-    name: Literal["fixed", "sequential"]
+    name: MethodName
     alpha: float
     correction: Literal["holm", "bh", "none"]
     planned_users: int | None
     stratified: bool
-    interval: Literal["classical", "asymptotic_confidence_sequence"]
+    interval: Literal["classical", "asymptotic_confidence_sequence", "repeated", "credible"]
+    comparisons: Literal["control", "all_pairs"] = "control"
+    looks: list[Look] = []
+    spending: str | None = None
+    prior: list[float] | None = None
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -244,6 +431,9 @@ class Report(Struct, frozen=True, kw_only=True):
     health: list[Finding]
     metrics: list[MetricReport]
     decision: DecisionAdvice
+    checks: list[Check] = []
+    compliers: list[Complier] = []
+    triggered: list[Triggered] = []
 
     def primary(self) -> MetricReport:
         """Return the primary metric's part."""
@@ -267,49 +457,3 @@ def json_schema() -> dict[str, Any]:
         "title": SCHEMA,
         **msgspec.json.schema(Report),
     }
-
-
-COLUMNS = (
-    "experiment", "revision", "phase", "as_of", "metric", "kind", "role", "segment", "variant", "control",
-    "n", "n_control", "mean", "mean_control", "absolute", "absolute_lower", "absolute_upper",
-    "relative", "relative_lower", "relative_upper", "se", "p_value", "p_adjusted", "significant",
-    "probability_better", "expected_loss", "problem",
-)  # fmt: skip
-
-
-def rows(report: Report) -> Iterator[dict[str, object]]:
-    """Yield one flat row for each comparison, with the fixed ``COLUMNS``, for CSV, Parquet and frames."""
-    for metric in report.metrics:
-        arms = {(arm.variant, arm.segment): arm for arm in metric.arms}
-        for c in metric.comparisons:
-            arm, control = arms.get((c.variant, c.segment)), arms.get((c.control, c.segment))
-            absolute, relative = c.absolute, c.relative
-            yield {
-                "experiment": report.experiment,
-                "revision": report.revision,
-                "phase": report.phase,
-                "as_of": report.as_of,
-                "metric": metric.metric,
-                "kind": metric.kind,
-                "role": metric.role,
-                "segment": c.segment,
-                "variant": c.variant,
-                "control": c.control,
-                "n": arm.n if arm else 0,
-                "n_control": control.n if control else 0,
-                "mean": arm.mean if arm else None,
-                "mean_control": control.mean if control else None,
-                "absolute": absolute.estimate if absolute else None,
-                "absolute_lower": absolute.lower if absolute else None,
-                "absolute_upper": absolute.upper if absolute else None,
-                "relative": relative.estimate if relative else None,
-                "relative_lower": relative.lower if relative else None,
-                "relative_upper": relative.upper if relative else None,
-                "se": c.se,
-                "p_value": c.p_value,
-                "p_adjusted": c.p_adjusted,
-                "significant": c.significant,
-                "probability_better": c.probability_better,
-                "expected_loss": c.expected_loss,
-                "problem": c.problem,
-            }

@@ -5,7 +5,7 @@ version. The same inputs give the same name and the same bytes, and are saved on
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,14 +20,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from experiments import aggregate, analysis, lake, registry, report
+from experiments.aggregate import Scope
 from experiments.design import Design, MetricSpec, ValueSpec
-from experiments.documents import Experiment, Kind, Role, Status
+from experiments.documents import Experiment, Kind, Status
 from experiments.errors import Conflict, NotFound
+from experiments.fields import Role
 from experiments.lake import Watermark
 from experiments.report import Report
 from experiments.settings import Settings
 from experiments.store import Store
+from experiments.sums import Aggregates
 from experiments.tables import SavedReport
+from stats.groupsequential import Spending
+from stats.posterior import Normal
 
 # Beyond this the engine uses the disk, so that an analysis of any size leaves memory for the rest of the process.
 MEMORY_LIMIT = "2GB"
@@ -100,18 +105,27 @@ def make(store: Store, key: str, *, now: datetime, watermark: int | None = None)
         if known is not None:
             return _saved(known)
         exposures, events = (lake.files(session, store.lake, kind) for kind in ("exposure", "event"))
-    sums = sum_up(
-        exposures,
-        events,
-        [use.metric for use in uses],
+    scope = Scope(
         experiment=key,
         phase=experiment.phase,
         batch=mark.batch,
         as_of=mark.at,
         timezone=store.settings.timezone,
         forced=experiment.forced,
+        received=experiment.reach.received if experiment.reach else None,
+        trigger=experiment.reach.trigger if experiment.reach else None,
     )
-    data = analysis.Data(sums.users, sums.forced, [(_spec(use), sums.metrics[use.metric.key]) for use in uses])
+    sums = sum_up(exposures, events, [use.metric for use in uses], scope)
+    data = analysis.Data(
+        users=sums.users,
+        forced=sums.forced,
+        metrics=[(_spec(use), sums.metrics[use.metric.key]) for use in uses],
+        days=sums.days,
+        slices=sums.slices,
+        bounds=sums.bounds,
+        received=sums.received,
+        triggered=sums.triggered,
+    )
     made = analysis.build(design, data, as_of=mark.at, watermark=mark.batch)
     body = report.encode(made).decode()
     row = SavedReport(
@@ -165,8 +179,7 @@ def design_of(
     experiment: Experiment, uses: Sequence[_Use], segment_names: dict[str, str], settings: Settings
 ) -> Design:
     """Return what an experiment's documents plan, in the analysis' terms."""
-    shares = experiment.shares()
-    value = experiment.value
+    shares, value, plan = experiment.shares(), experiment.value, experiment.plan
     return Design(
         experiment=experiment.key,
         name=experiment.name,
@@ -177,11 +190,20 @@ def design_of(
         segments={s.segment: segment_names.get(s.segment, s.segment) for s in experiment.strata},
         shares=shares,
         members={s.segment: (s.segment,) for s in experiment.strata},
+        dimensions={"segment": tuple(s.segment for s in experiment.strata)} if experiment.strata else {},
         stratified=len({tuple(sorted(part.items())) for part in shares.values()}) > 1,
-        method=experiment.plan.method,
-        alpha=experiment.plan.alpha,
-        planned_users=experiment.plan.planned_users,
-        correction=experiment.plan.correction,
+        method=plan.method,
+        alpha=plan.alpha,
+        planned_users=plan.planned_users,
+        correction=plan.correction,
+        pairs=plan.comparisons == "all_pairs",
+        looks=tuple(plan.looks or ()),
+        spending=None if plan.spending is None else Spending(plan.spending.name, plan.spending.parameter),
+        futility=plan.futility,
+        prior=None if plan.prior is None else Normal(plan.prior.mean, plan.prior.sd),
+        factors={variant.key: variant.factors for variant in experiment.variants if variant.factors},
+        doses=_doses(experiment),
+        ghosts=experiment.reach is not None and experiment.reach.trigger is not None,
         value=None
         if value is None
         else ValueSpec(
@@ -194,34 +216,22 @@ def design_of(
     )
 
 
-def sum_up(
-    exposures: Sequence[Path],
-    events: Sequence[Path],
-    metrics: Sequence[Any],
-    *,
-    experiment: str,
-    phase: int,
-    batch: int,
-    as_of: datetime,
-    timezone: str,
-    forced: Iterable[str] = (),
-) -> aggregate.Aggregates:
+def _doses(experiment: Experiment) -> dict[str, float]:
+    """Touches a week of each variant; a control that sets none, where all others do, is not touched at all."""
+    known = {variant.key: variant.dose() for variant in experiment.variants}
+    doses = {variant: dose for variant, dose in known.items() if dose is not None}
+    if doses and [variant for variant in known if variant not in doses] == [experiment.control]:
+        doses[experiment.control] = 0.0
+    return {variant: doses[variant] for variant in known if variant in doses}
+
+
+def sum_up(exposures: Sequence[Path], events: Sequence[Path], metrics: Sequence[Any], scope: Scope) -> Aggregates:
     """Sum up one phase of an experiment from the lake's files, in process; see ``aggregate.from_facts``."""
     with TemporaryDirectory() as spill:
         engine = ibis.duckdb.connect(memory_limit=MEMORY_LIMIT, temp_directory=spill, preserve_insertion_order=False)
         try:
-            return aggregate.from_facts(
-                engine.to_pyarrow,
-                _facts(engine, "exposure", exposures),
-                _facts(engine, "event", events),
-                metrics,
-                experiment=experiment,
-                phase=phase,
-                batch=batch,
-                as_of=as_of,
-                timezone=timezone,
-                forced=forced,
-            )
+            tables = _facts(engine, "exposure", exposures), _facts(engine, "event", events)
+            return aggregate.from_facts(engine.to_pyarrow, *tables, metrics, scope)
         finally:
             engine.disconnect()
 
@@ -242,9 +252,10 @@ def _spec(use: _Use) -> MetricSpec:
         direction=metric.direction,
         margin=use.margin,
         unit=metric.unit,
-        delay_days=metric.delay_days,
+        horizon_days=metric.horizon_days,
         window_days=metric.window_days,
         revision=use.revision,
+        quantile=getattr(metric, "quantile", None),
     )
 
 

@@ -7,12 +7,14 @@ is asymptotic: it does not cover looks at a handful of users or of conversions.
 """
 
 import math
+from functools import lru_cache
 
 import scipy.special
 
 __all__ = ["multiplier", "multiplier_one_sided", "p_value", "p_value_one_sided", "rho_squared"]
 
 
+@lru_cache(maxsize=1024)
 def rho_squared(alpha: float, users: float) -> float:
     """The rho^2 that makes the interval of level `alpha`, (0, 1), tightest at `users` > 0 in the two arms.
 

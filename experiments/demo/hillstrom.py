@@ -4,22 +4,19 @@ import csv
 import gzip
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from experiments import ingest, registry
-from experiments.documents import Kind, Status
-from experiments.errors import Conflict
+from experiments import ingest
+from experiments.demo import replay
+from experiments.demo.replay import Item
+from experiments.documents import Kind
 from experiments.store import Store
 
 EXPERIMENT = "hillstrom-email"
 CUSTOMERS = 64_000
 SENT_AT = datetime(2008, 3, 3, 9, tzinfo=UTC)
 WINDOW = timedelta(days=14)
-BATCH = 5_000
 _DATA = Path(__file__).parent / "hillstrom.csv.gz"
 _VARIANTS = {"No E-Mail": "no-email", "Mens E-Mail": "mens-email", "Womens E-Mail": "womens-email"}
 
@@ -105,36 +102,13 @@ DOCUMENTS: tuple[tuple[Kind, dict[str, Any]], ...] = (
 
 def create_documents(store: Store, *, now: datetime) -> None:
     """Create and start the experiment, unless the store has it."""
-    for kind, body in DOCUMENTS:
-        try:
-            with store.write() as session:
-                registry.create(session, kind, body, actor="demo", now=now)
-        except Conflict as conflict:
-            if conflict.code != "already_exists":
-                raise
-    with store.write() as session:
-        if registry.get(session, Kind.experiment, EXPERIMENT).status is Status.draft:
-            registry.move(session, EXPERIMENT, Status.running, actor="demo", now=now)
+    replay.create(store, DOCUMENTS, EXPERIMENT, now=now)
 
 
-def send(store: Store, *, now: datetime, progress: Callable[[int], object] = lambda items: None) -> ingest.Receipt:
-    """Send every exposure, visit and purchase, batch by batch, as an app would.
-
-    ``progress`` is told how many customers each batch has brought.
-    """
-    accepted = duplicates = 0
-    rejected: list[ingest.Rejected] = []
-    rows = enumerate(_rows(), start=1)
-    while chunk := list(islice(rows, BATCH)):
-        items = [item for number, row in chunk for item in _items(number, row)]
-        body = msgspec.json.encode({"batch": items})
-        with store.write() as session:
-            receipt = ingest.receive(session, store.catalog(session), body, now=now)
-        accepted += receipt.accepted
-        duplicates += receipt.duplicates
-        rejected += receipt.rejected
-        progress(len(chunk))
-    return ingest.Receipt(accepted, duplicates, rejected)
+def send(store: Store, *, now: datetime, progress: Callable[[int], object] = lambda customers: None) -> ingest.Receipt:
+    """Send every exposure, visit and purchase."""
+    customers = (list(_items(number, row)) for number, row in enumerate(_rows(), start=1))
+    return replay.send(store, customers, now=now, progress=progress)
 
 
 def _rows() -> Iterator[dict[str, str]]:
@@ -142,7 +116,7 @@ def _rows() -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def _items(number: int, row: dict[str, str]) -> Iterator[dict[str, object]]:
+def _items(number: int, row: dict[str, str]) -> Iterator[Item]:
     user = f"customer-{number}"
     yield {
         "type": "exposure",

@@ -23,8 +23,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments import aggregate, reports
+from experiments import reports
+from experiments.aggregate import Scope
 from experiments.documents import Kind, parse
+from experiments.sums import Aggregates
 
 DAY_US = 86_400_000_000
 START_US = 1_700_000_000_000_000
@@ -77,9 +79,9 @@ def metric(index: int) -> Any:
     return parse(Kind.metric, {"key": f"m{index}", "name": "m", "window_days": 7 if index < 5 else 14, **kind})
 
 
-def ours(exposures: list[Path], events: list[Path], metrics: list[Any]) -> aggregate.Aggregates:
+def ours(exposures: list[Path], events: list[Path], metrics: list[Any]) -> Aggregates:
     """What the service does."""
-    return reports.sum_up(exposures, events, metrics, experiment="bench", phase=1, batch=1, as_of=AS_OF, timezone="UTC")
+    return reports.sum_up(exposures, events, metrics, Scope("bench", 1, 1, AS_OF, "UTC"))
 
 
 def by_hand(exposures: list[Path], events: list[Path], metrics: list[Any]) -> list[tuple[Any, ...]]:
@@ -109,7 +111,7 @@ def by_hand(exposures: list[Path], events: list[Path], metrics: list[Any]) -> li
         return engine.execute(query).fetchall()
 
 
-def same(one: aggregate.Aggregates, other: list[tuple[Any, ...]], metrics: list[Any]) -> bool:
+def same(one: Aggregates, other: list[tuple[Any, ...]], metrics: list[Any]) -> bool:
     """Do both hold the same sums?"""
     for row in other:
         for index, metric_ in enumerate(metrics):

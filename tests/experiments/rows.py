@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import combinations_with_replacement
@@ -16,10 +17,12 @@ import pyarrow as pa
 import pytest
 
 from experiments import aggregate, analysis, report
-from experiments.aggregate import MICROS, Aggregates, Cell, Column, Layout, Measured, Sums, UserCounts
+from experiments.aggregate import Scope
 from experiments.design import Design, MetricSpec
-from experiments.documents import Direction, Kind, Role, parse
+from experiments.documents import Kind, parse
+from experiments.fields import Direction, Role
 from experiments.report import Report
+from experiments.sums import MICROS, Aggregates, Cell, Column, Layout, Measured, Sums, UserCounts
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 LATER = START + timedelta(days=60)
@@ -60,6 +63,11 @@ def ratio(key: str, numerator: Sequence[dict[str, Any]], denominator: Sequence[d
     return parse(Kind.metric, {"key": key, "name": key} | body | fields)
 
 
+def metric(key: str, **fields: Any) -> Any:
+    """A metric of any other kind."""
+    return parse(Kind.metric, {"key": key, "name": key} | fields)
+
+
 _TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -93,6 +101,8 @@ def measure(
     timezone: str = "UTC",
     forced: Iterable[str] = (),
     name: str = "x",
+    received: str | None = None,
+    trigger: str | None = None,
 ) -> Aggregates:
     """Sums as DuckDB makes them of the rows; the order of ``exposures`` is the order of receipt."""
     engine = ibis.duckdb.connect()
@@ -102,15 +112,13 @@ def measure(
             ibis.memtable(exposure_table(exposures)),
             ibis.memtable(event_table(events)),
             metrics,
-            experiment=name,
-            phase=phase,
-            batch=batch,
-            as_of=as_of,
-            timezone=timezone,
-            forced=forced,
+            Scope(name, phase, batch, as_of, timezone, forced, received, trigger),
         )
     finally:
         engine.disconnect()
+
+
+SHARES = ("conversion", "retention", "funnel")
 
 
 def spec(key: str = "m", kind: Any = "mean", **fields: Any) -> MetricSpec:
@@ -119,8 +127,8 @@ def spec(key: str = "m", kind: Any = "mean", **fields: Any) -> MetricSpec:
         "role": Role.primary,
         "direction": Direction.up,
         "margin": None,
-        "unit": "number",
-        "delay_days": 0,
+        "unit": "share" if kind in SHARES else "number",
+        "horizon_days": 7,
         "window_days": 7,
         "revision": 1,
     }
@@ -140,6 +148,7 @@ def design(shares: Mapping[str | None, Mapping[str, float]] | None = None, **fie
         "variants": {variant: variant.upper() for variant in next(iter(shares.values()))},
         "segments": {segment: segment.upper() for segment in segments},
         "members": {segment: (segment,) for segment in segments},
+        "dimensions": {"segment": tuple(segments)} if segments else {},
         "stratified": len({tuple(part.values()) for part in shares.values()}) > 1,
         "method": "fixed",
         "alpha": 0.05,
@@ -149,51 +158,61 @@ def design(shares: Mapping[str | None, Mapping[str, float]] | None = None, **fie
     return Design(shares=shares, **plain | fields)
 
 
-Rows = Mapping[tuple[str | None, str], Any]
+Rows = Mapping[Any, Any]
 
 
-def measured(rows: Rows, kind: str = "mean", covariates: int = 0) -> Measured:
-    """Sums of users' values: for each (stratum, variant) an array (users, columns), in the metric's unit."""
+def measured(
+    rows: Rows, kind: str = "mean", covariates: int = 0, *, uncapped: int | None = None, **fields: Any
+) -> Measured:
+    """Sums of users' values: for each (stratum, variant[, day]) an array (users, columns), in the metric's unit."""
     arrays = {who: np.asarray(values, dtype=float) for who, values in rows.items()}
     arrays = {who: array if array.ndim == 2 else array[:, None] for who, array in arrays.items()}
-    binary = kind == "conversion"
+    binary = kind in SHARES
     columns = tuple(
         Column(f"x{i}", 1 if binary else MICROS, binary) for i in range(next(iter(arrays.values())).shape[1])
     )
     cells = {}
-    for (stratum, variant), array in arrays.items():
+    for who, array in arrays.items():
         whole = [[round(value * column.scale) for value, column in zip(row, columns, strict=True)] for row in array]
         pairs = list(combinations_with_replacement(range(len(columns)), 2))
-        cells[Cell(stratum, variant, None)] = Sums(
+        cells[Cell(*who) if len(who) == 3 else Cell(*who, None)] = Sums(
             len(whole),
             tuple(sum(row[i] for row in whole) for i in range(len(columns))),
             tuple(sum(row[i] * row[j] for row in whole) for i, j in pairs),
         )
-    return Measured(Layout(columns, covariates), cells)
+    return Measured(Layout(columns, covariates, uncapped), cells, **fields)
 
 
 def build(
-    plan: Design, *metrics: tuple[MetricSpec, Measured], users: Mapping[Any, UserCounts] | None = None, forced: int = 0
+    plan: Design,
+    *metrics: tuple[MetricSpec, Measured],
+    users: Mapping[Any, UserCounts] | None = None,
+    forced: int = 0,
+    as_of: datetime = LATER,
+    **more: Any,
 ) -> Report:
     """The report of some metrics, with every promise of the schema checked."""
     if users is None:
-        cells = metrics[0][1].cells
-        users = {(cell.stratum, cell.variant): UserCounts(part.n, part.n) for cell, part in cells.items()}
-    made = analysis.build(plan, analysis.Data(users, forced, metrics), as_of=LATER, watermark=None)
+        counts: Counter[tuple[str | None, str]] = Counter()
+        for cell, part in metrics[0][1].cells.items():
+            counts[cell.stratum, cell.variant] += part.n
+        users = {who: UserCounts(n, n) for who, n in counts.items()}
+    made = analysis.build(plan, analysis.Data(users, forced, metrics, **more), as_of=as_of, watermark=None)
     assert_sound(report.encode(made))
     assert_finite(msgspec.to_builtins(made))
     return made
 
 
-_SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"
+_SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+_VALIDATOR = jsonschema.Draft202012Validator(_SCHEMA)
 
 
 def assert_sound(body: bytes) -> None:
     """The bytes are a report by the published schema, and hold no number that is none."""
     document = json.loads(body, parse_constant=pytest.fail)
-    jsonschema.validate(document, json.loads(_SCHEMA.read_text(encoding="utf-8")))
+    _VALIDATOR.validate(document)
     for metric in document["metrics"]:
-        for comparison in metric["comparisons"]:
+        for comparison in [*metric["comparisons"], *metric["pairs"]]:
             numbers = [comparison[name] for name in ("absolute", "se", "p_value", "p_adjusted", "significant")]
             assert (comparison["problem"] is None) == all(number is not None for number in numbers)
             assert (comparison["problem"] is None) or all(number is None for number in numbers)

@@ -1,9 +1,7 @@
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
-from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,8 +14,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from experiments import aggregate
-from experiments.aggregate import Aggregates, Cell, Sums, UserCounts
+from experiments.aggregate import Scope
+from experiments.sums import Aggregates, Sums, UserCounts
 from stats.moments import Moments
+from tests.experiments.brute_force import DAY, TICK, assert_equal, bits, facts, summed
 from tests.experiments.rows import (
     LATER,
     START,
@@ -28,103 +28,40 @@ from tests.experiments.rows import (
     exposure_table,
     mean,
     measure,
+    metric,
     ratio,
 )
 
-DAY = timedelta(days=1)
-TICK = timedelta(microseconds=1)
+FUNNEL = {"kind": "funnel", "steps": ["visit", "buy", "refund"], "window_days": 3}
 METRICS = [
     conversion("c", delay_days=1, window_days=2),
     conversion("c_before", "visit", window_days=3, lookback_days=2),
     mean("m", [{"event": "buy"}, {"event": "refund", "weight": -1}], window_days=2, cap=30),
     mean("m_fine", [{"event": "buy", "weight": 0.35}, {"event": "visit", "aggregate": "count", "weight": 0.1}]),
-    mean("m_before", [{"event": "visit", "aggregate": "count"}], window_days=1, lookback_days=3, cap=2),
+    mean("m_before", [{"event": "visit", "aggregate": "count"}, {"event": "buy"}], lookback_days=3, cap=2),
+    mean("m_percentile", [{"event": "buy"}], window_days=2, lookback_days=2, cap_percentile=75.5),
     ratio("r", [{"event": "buy"}], [{"event": "visit", "aggregate": "count"}], window_days=3, lookback_days=1),
+    metric("back", kind="retention", event="visit", day=1),
+    metric("back_later", kind="retention", event="visit", day=2, window_days=5),
+    metric("wait", kind="time_to_event", event="buy", window_days=3),
+    metric("path", **FUNNEL),
+    metric("path_back", **FUNNEL | {"steps": ["refund", "visit"], "window_days": 1}),
+    metric("q", kind="quantile", quantile=0.5, terms=[{"event": "buy"}, {"event": "refund"}], window_days=2),
+    metric("q_event", kind="quantile", quantile=0.9, per="event", terms=[{"event": "buy", "weight": 0.35}],
+           window_days=3),
+]  # fmt: skip
+# What is asked of the main metric only depends on its kind.
+MAIN = [
+    mean("main", [{"event": "buy"}], window_days=5, delay_days=1, cap=20),
+    mean("main", [{"event": "visit", "aggregate": "count"}], window_days=4),
+    mean("main", [{"event": "buy"}], window_days=2, cap_percentile=60),
+    conversion("main", window_days=6),
+    METRICS[6],
+    METRICS[8],
+    METRICS[9],
+    METRICS[10],
+    METRICS[12],
 ]
-
-
-def brute_force(
-    exposures: Sequence[Exposure],
-    events: Sequence[Event],
-    metrics: Sequence[Any],
-    *,
-    phase: int,
-    batch: int,
-    as_of: datetime,
-    timezone: str,
-    forced: Sequence[str],
-) -> tuple[dict[Any, UserCounts], int, dict[str, dict[Cell, Sums]]]:
-    """The same from the words of the documents: one user at a time, rational numbers, the zone's own calendar."""
-    seen: dict[str, list[tuple[datetime, int, Exposure]]] = {}
-    for number, row in enumerate(exposures):
-        if row.name == "x" and row.phase == phase and row.batch <= batch and row.at <= as_of:
-            seen.setdefault(row.user_id, []).append((row.at, number, row))
-    users: dict[Any, UserCounts] = {}
-    values: dict[str, dict[Cell, list[list[int]]]] = {metric.key: {} for metric in metrics}
-    for user, rows in seen.items():
-        at, _, first = min(rows)
-        if user in forced:
-            continue
-        who = first.stratum, first.variant
-        crossed = len({row.variant for _, _, row in rows}) > 1
-        known = users.get(who, UserCounts(0, 0))
-        users[who] = UserCounts(known.assigned + 1, known.exposed + (not crossed))
-        mine = [event for event in events if event.user_id == user and event.batch <= batch]
-        cell = Cell(*who, at.astimezone(ZoneInfo(timezone)).date())
-        for metric in metrics:
-            start = at + metric.delay_days * DAY
-            end = start + metric.window_days * DAY
-            if not crossed and end <= as_of:
-                windows = [(start, end)]
-                if metric.lookback_days is not None:
-                    windows.append((at - metric.lookback_days * DAY, at))
-                outcome = [value for a, b in windows for value in user_values(metric, mine, a, b)]
-                values[metric.key].setdefault(cell, []).append(outcome)
-    sums = {key: {cell: summed(rows) for cell, rows in cells.items()} for key, cells in values.items()}
-    return users, len(seen.keys() & set(forced)), sums
-
-
-def user_values(metric: Any, events: Sequence[Event], start: datetime, end: datetime) -> list[int]:
-    inside = [event for event in events if start <= event.at < end]
-    if metric.kind == "conversion":
-        return [int(any(event.name == metric.event for event in inside))]
-    if metric.kind == "ratio":
-        return [micros(total(metric.numerator, inside)), micros(total(metric.denominator, inside))]
-    value = total(metric.terms, inside)
-    return [micros(value if metric.cap is None else min(value, Fraction(str(metric.cap))))]
-
-
-def total(terms: Sequence[Any], events: Sequence[Event]) -> Fraction:
-    result = Fraction(0)
-    for term in terms:
-        mine = [event for event in events if event.name == term.event]
-        values = [Fraction(1) if term.aggregate == "count" else Fraction(str(event.value or 0)) for event in mine]
-        result += Fraction(str(term.weight)) * sum(values, Fraction(0))
-    return result
-
-
-def micros(value: Fraction) -> int:
-    scaled = value * 1_000_000
-    return int((Decimal(scaled.numerator) / scaled.denominator).to_integral_value(ROUND_HALF_UP))
-
-
-def summed(rows: Sequence[Sequence[int]]) -> Sums:
-    k = len(rows[0])
-    return Sums(
-        len(rows),
-        tuple(sum(row[i] for row in rows) for i in range(k)),
-        tuple(sum(row[i] * row[j] for row in rows) for i, j in combinations_with_replacement(range(k), 2)),
-    )
-
-
-def assert_equal(found: Aggregates, users: Any, forced: int, sums: dict[str, dict[Cell, Sums]]) -> None:
-    counted = {who: counts for who, counts in found.users.items() if counts.assigned}
-    assert counted == users
-    assert found.forced == forced
-    for key, cells in sums.items():
-        assert {cell: part for cell, part in found.metrics[key].cells.items() if part.n} == cells, key
-        empty = [part for part in found.metrics[key].cells.values() if not part.n]
-        assert not any(any(part.sums) or any(part.products) for part in empty)
 
 
 USERS = ["u1", "用户一", "Zoë", "Zoe\u0308", "o'neil", '"q"', "😀", " u1", "U1", "u\\1", "%", "nobody"]
@@ -153,37 +90,44 @@ def random_facts(seed: int) -> tuple[list[Exposure], list[Event], dict[str, Any]
         )
         for _ in range(r.randint(0, 30))
     ]
-    anchors = [row.at for row in exposures] or [start]
-    events = [
-        Event(
-            r.choice(USERS),
-            r.choice(["buy", "visit", "refund", "noise"]),
-            r.choice(anchors) + r.choice([-3, -2, -1, 0, 0, 1, 2, 3, 7]) * DAY + r.choice([-1, 0, 0, 1]) * TICK,
-            r.choice([None, 0.0, 9.99, 25.01, -4.5, 1e9 + 0.25]),
-            r.randint(1, 4),
+    known = exposures or [Exposure("nobody", "t", start)]
+    events = []
+    for _ in range(r.randint(0, 90)):
+        row = r.choice(known)
+        events.append(
+            Event(
+                r.choice([row.user_id, row.user_id, row.user_id, r.choice(USERS)]),
+                r.choice(["buy", "buy", "visit", "visit", "refund", "opened", "due"]),
+                row.at + r.choice([-3, -2, -1, 0, 0, 0, 1, 2, 3, 7]) * DAY + r.choice([-1, 0, 0, 1]) * TICK,
+                r.choice([None, 0.0, 9.99, 25.01, -4.5, 1e9 + 0.25]),
+                r.randint(1, 4),
+            )
         )
-        for _ in range(r.randint(0, 60))
-    ]
     asked = {
         "phase": 2,
         "batch": r.randint(2, 4),
-        "as_of": max(anchors) + r.choice([-2, 1, 2, 3, 8]) * DAY,
+        "as_of": max(row.at for row in known) + r.choice([-2, 1, 2, 3, 8, 8, 8]) * DAY,
         "timezone": r.choice(ZONES),
         "forced": r.sample(USERS, r.choice([0, 0, 2])),
     }
     return exposures, events, asked
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(30))
 def test_sums_equal_a_brute_force_count_over_the_users(seed: int) -> None:
     exposures, events, asked = random_facts(seed)
-    assert_equal(measure(exposures, events, METRICS, **asked), *brute_force(exposures, events, METRICS, **asked))
+    main = MAIN[seed % len(MAIN)]
+    metrics = [main, *(other for other in METRICS[seed % 5 :: 5] if other is not main)]
+    found = measure(exposures, events, metrics, **asked, received="opened", trigger="due")
+    assert_equal(found, facts(exposures, events, **asked), metrics, "opened", "due")
 
 
 def test_no_rows_give_no_counts() -> None:
-    found = measure([], [], METRICS)
-    assert (found.users, found.forced) == ({}, 0)
-    assert all(not measured.cells for measured in found.metrics.values())
+    found = measure([], [], [MAIN[0], *METRICS], received="opened", trigger="due")
+    assert (found.users, found.forced, found.days) == ({}, 0, {})
+    parts = [*found.metrics.values(), found.slices, found.received, found.triggered]
+    assert all(part is not None and not (part.cells or part.largest) for part in parts)
+    assert (found.metrics["wait"].lifetimes, found.metrics["q_event"].values) == ({}, {})
 
 
 @pytest.mark.parametrize(("after", "counts"), [(-TICK, 0), (0 * DAY, 1), (2 * DAY - TICK, 1), (2 * DAY, 0)])
@@ -199,6 +143,66 @@ def test_a_user_matures_at_the_instant_his_window_closes(late: timedelta, mature
     found = measure([Exposure("u", "t", LATER - 7 * DAY + late)], [], [conversion()])
     (sums,) = found.metrics["c"].cells.values()
     assert sums.n == matured
+
+
+@pytest.mark.parametrize(
+    ("after", "reached"),
+    [
+        ({"visit": 1, "buy": 2, "refund": 3}, (1, 1, 1)),
+        ({"visit": 1, "buy": 1, "refund": 1}, (1, 1, 1)),
+        ({"visit": 2, "buy": 1, "refund": 3}, (1, 0, 0)),
+        ({"visit": 1, "buy": 3, "refund": 2}, (1, 1, 0)),
+        ({"buy": 1, "refund": 2}, (0, 0, 0)),
+        ({"visit": 0, "buy": 1, "refund": 72}, (1, 1, 0)),
+    ],
+    ids=["in order", "all at once", "bought first", "refunded before", "never visited", "too late"],
+)
+def test_a_funnel_goes_in_the_order_of_its_steps(after: dict[str, int], reached: tuple[int, ...]) -> None:
+    events = [Event("u", name, START + hours * timedelta(hours=1)) for name, hours in after.items()]
+    found = measure([Exposure("u", "t")], events, [metric("path", **FUNNEL)])
+    (sums,) = found.metrics["path"].cells.values()
+    assert sums.sums == reached
+
+
+@pytest.mark.parametrize(
+    ("bought", "watched", "lasted", "happened", "counted"),
+    [
+        (timedelta(hours=5), 3 * DAY, 5 / 24, True, True),
+        (timedelta(hours=5) + TICK, 3 * DAY, 6 / 24, True, True),
+        (timedelta(0), 3 * DAY, 1 / 24, True, True),
+        (timedelta(hours=5), DAY, 5 / 24, True, False),
+        (DAY, DAY, 1, False, False),
+        (DAY - TICK, DAY, 1, True, False),
+        (None, timedelta(hours=30), 30 / 24, False, False),
+        (3 * DAY, 5 * DAY, 3, False, True),
+        (3 * DAY - TICK, 5 * DAY, 3, True, True),
+        (None, 5 * DAY, 3, False, True),
+    ],
+)
+def test_a_wait_ends_with_the_event_or_is_cut_where_the_watch_or_the_window_ends(
+    bought: timedelta | None, watched: timedelta, lasted: float, happened: bool, counted: bool
+) -> None:
+    events = [] if bought is None else [Event("u", "buy", START + bought), Event("u", "buy", START + bought + DAY)]
+    wait = metric("wait", kind="time_to_event", event="buy", window_days=3)
+    found = measure([Exposure("u", "t")], events, [wait], as_of=START + watched).metrics["wait"]
+    assert found.lifetimes is not None
+    life = found.lifetimes[None, "t"]
+    assert (life.times.tolist(), life.events.tolist(), life.censored.tolist()) == ([lasted], [happened], [not happened])
+    assert sum(part.n for part in found.cells.values()) == counted
+
+
+def test_a_percentile_cuts_large_gains_and_leaves_zeros_and_losses() -> None:
+    """Every user of t costs a message; few buy."""
+    exposures = [Exposure(f"{variant}{i}", variant) for variant in "tc" for i in range(20)]
+    events = [Event(f"t{i}", "message") for i in range(20)] + [
+        Event(f"t{i}", "buy", START, 10 * i) for i in range(1, 6)
+    ]
+    net = [{"event": "buy"}, {"event": "message", "aggregate": "count", "weight": -1}]
+    found = measure(exposures, events, [mean("net", net, cap_percentile=75)]).metrics["net"]
+    sums = {cell.variant: part for cell, part in found.cells.items()}
+    assert found.cap == 39  # of 9, 19, 29, 39, 49
+    assert sums["c"].sums == (0, 0)
+    assert sums["t"].sums == ((9 + 19 + 29 + 39 + 39 - 15) * 1_000_000, (9 + 19 + 29 + 39 + 49 - 15) * 1_000_000)
 
 
 def test_the_first_of_two_exposures_at_one_instant_is_the_first_received() -> None:
@@ -242,8 +246,13 @@ def large_facts(users: int) -> tuple[list[Exposure], list[Event]]:
     r = random.Random(5)
     exposures = [Exposure(f"u{i}", r.choice("tc"), START + r.randrange(10**9) * TICK) for i in range(users)]
     events = [
-        Event(f"u{r.randrange(users)}", "buy", START + r.randrange(9 * 10**11) * TICK, r.randrange(10**5) / 100)
-        for _ in range(3 * users)
+        Event(
+            f"u{r.randrange(users)}",
+            r.choice(["buy", "buy", "visit", "refund"]),
+            START + r.randrange(9 * 10**11) * TICK,
+            r.randrange(10**5) / 100,
+        )
+        for _ in range(5 * users)
     ]
     return exposures, events
 
@@ -251,7 +260,8 @@ def large_facts(users: int) -> tuple[list[Exposure], list[Event]]:
 def test_order_files_and_threads_do_not_change_a_bit(tmp_path: Path) -> None:
     exposures, events = large_facts(3000)
     tables = exposure_table(exposures), event_table(events)
-    metrics = [conversion(), mean("m", [{"event": "buy", "weight": 0.37}], lookback_days=3)]
+    main = mean("main", [{"event": "buy", "weight": 0.37}], lookback_days=3, cap_percentile=99)
+    metrics = [main, *METRICS]
 
     def run(threads: int, name: str, arrange: Callable[[pa.Table], list[pa.Table]]) -> Aggregates:
         engine = ibis.duckdb.connect(threads=threads)
@@ -267,11 +277,7 @@ def test_order_files_and_threads_do_not_change_a_bit(tmp_path: Path) -> None:
                 engine.to_pyarrow,
                 *sources,
                 metrics,
-                experiment="x",
-                phase=1,
-                batch=1,
-                as_of=LATER,
-                timezone="UTC",
+                Scope("x", 1, 1, LATER, "UTC", received="visit", trigger="refund"),
             )
         finally:
             engine.disconnect()
@@ -284,9 +290,10 @@ def test_order_files_and_threads_do_not_change_a_bit(tmp_path: Path) -> None:
         return [mixed.slice(start, 700) for start in range(0, len(mixed), 700)][::-1]
 
     one = run(1, "whole", lambda table: [table])
-    assert sum(part.n for part in one.metrics["m"].cells.values()) == 3000
-    assert run(2, "mixed", shuffled) == one
-    assert run(2, "split", split) == one
+    assert sum(part.n for part in one.metrics["main"].cells.values()) == 3000
+    assert None not in (one.slices, one.received, one.triggered, one.metrics["main"].cap)
+    assert bits(run(2, "mixed", shuffled)) == bits(one)
+    assert bits(run(2, "split", split)) == bits(one)
 
 
 def test_variance_of_cents_near_a_billion_equals_exact_arithmetic() -> None:
@@ -311,6 +318,15 @@ def test_absurd_numbers_are_cut_at_the_stated_limit() -> None:
         found = measure(exposures, events, [mean(terms=[{"event": "buy", "weight": weight}])])
         (sums,) = found.metrics["m"].cells.values()
         assert sums == Sums(200, (200 * expected,), (200 * limit**2,))
+
+
+def test_absurd_values_of_single_events_are_cut_at_the_stated_limit() -> None:
+    events = [Event("u", "buy", START, 1e12), Event("u", "buy", START, -1e12)]
+    terms = [{"event": "buy", "weight": 1e9}]
+    q = metric("q", kind="quantile", quantile=0.5, per="event", terms=terms, window_days=7)
+    found = measure([Exposure("u", "t")], events, [q]).metrics["q"].values
+    assert found is not None
+    assert found[None, "t"].value.tolist() == [-1e11, 1e11]
 
 
 def test_moments_of_sums_equal_numpy_on_the_rows() -> None:

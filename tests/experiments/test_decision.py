@@ -1,23 +1,22 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from experiments import decision
+from experiments.codes import HealthCode, ReasonCode, Verdict
 from experiments.design import ValueSpec
-from experiments.documents import Direction
+from experiments.fields import Direction
 from experiments.report import (
     ArmMean,
     Comparison,
     DecisionAdvice,
     Finding,
-    HealthCode,
     Interval,
+    Look,
     MetricReport,
     NonInferiority,
-    ReasonCode,
-    Verdict,
 )
 from tests.experiments.rows import build, design, measured, spec
 
@@ -90,13 +89,23 @@ def worth(cost: float, metric: str = "m", margin: float = 0.5) -> ValueSpec:
     return ValueSpec(metric, margin, 100, "CNY", {"t": cost})
 
 
-def advise(plan: Any, metrics: Sequence[MetricReport], health: Sequence[Finding] = ()) -> DecisionAdvice:
+def look(z: float, floor: float | None = None, *, variant: str = "t", reached: bool = True) -> Look:
+    return Look(1, 500, None, 2.5, {variant: z} if reached else {}, [], reached, floor)
+
+
+def advise(
+    plan: Any,
+    metrics: Sequence[MetricReport],
+    health: Sequence[Finding] = (),
+    looks: Sequence[Look] = (),
+    corrected: Mapping[str, Interval] | None = None,
+) -> DecisionAdvice:
     def effect_on(key: str, variant: str, segments: Sequence[str]) -> Interval | None:
         """As if every segment had the effect of the whole."""
         (found,) = (m for m in metrics if m.metric == key)
         return next(c.absolute for c in found.comparisons if c.variant == variant and c.segment is None)
 
-    return decision.advise(plan, metrics, health, effect_on)
+    return decision.advise(plan, metrics, health, looks, effect_on, (corrected or {}).get)
 
 
 CASES: list[tuple[str, Any, list[MetricReport], list[Finding], str, str | None, list[str]]] = [
@@ -270,6 +279,74 @@ def test_verdict_and_reasons_are_those_of_the_table(case: Any) -> None:
     assert (found.verdict, found.variant, found.reasons) == (verdict, variant, reasons)
 
 
+GROUPED = design(method="group_sequential", planned_users=9999)
+AHEAD = look(0, reached=False)
+LOOKED: list[tuple[str, list[MetricReport], list[Look], str, str | None, list[str]]] = [
+    ("before the first", [metric(BETTER)], [AHEAD], "keep_running", None, ["before_first_look"]),
+    ("better at the first", [metric(BETTER)], [look(3)], "ship", "t", ["primary_better"]),
+    ("worse at the first", [metric(WORSE)], [look(-3)], "stop", None, ["primary_worse"]),
+    (
+        "unclear at the first",
+        [metric(UNCLEAR)],
+        [look(1), AHEAD],
+        "keep_running",
+        None,
+        ["primary_not_significant", "planned_size_not_reached"],
+    ),
+    ("unclear at the last", [metric(UNCLEAR)], [look(1), look(1)], "inconclusive", None, ["primary_not_significant"]),
+    ("hopeless", [metric(UNCLEAR)], [look(-0.2, -0.1)], "stop", None, ["futile"]),
+    ("not hopeless", [metric(UNCLEAR)], [look(0.0, -0.1)], "inconclusive", None, ["primary_not_significant"]),
+    ("hopeless where less is better", [metric(UNCLEAR, direction="down")], [look(0.2, -0.1)], "stop", None, ["futile"]),
+    (
+        "over, and a guardrail still open",
+        [metric(BETTER), guard(UNPROVEN)],
+        [look(3)],
+        "inconclusive",
+        None,
+        ["primary_better", "guardrail_not_proven"],
+    ),
+]
+
+
+@pytest.mark.parametrize("case", LOOKED, ids=lambda case: case[0].replace(" ", "_"))
+def test_verdict_and_reasons_at_the_looks_are_those_of_the_table(case: Any) -> None:
+    _, metrics, looks, verdict, variant, reasons = case
+    found = advise(GROUPED, metrics, looks=looks)
+    assert (found.verdict, found.variant, found.reasons) == (verdict, variant, reasons)
+
+
+def test_hopeless_means_all_of_the_variants() -> None:
+    plan = design(THREE, method="group_sequential")
+    metrics = [metric(UNCLEAR, effect("u", 1, significant=False))]
+    hopes = Look(1, 500, None, 2.5, {"t": -0.5, "u": 1.0}, [], True, -0.1)
+    assert advise(plan, metrics, looks=[hopes]).reasons == ["primary_not_significant"]
+
+
+def test_money_rests_on_the_corrected_effect_of_the_one_chosen_by_what_was_seen() -> None:
+    metrics = [metric(BETTER, effect("u", 4, significant=True))]
+    plan = design(THREE, value=ValueSpec("m", 0.5, 100, "CNY", {}))
+    found = advise(plan, metrics, corrected={"u": Interval(2.0, -1.0, 3.0)})
+    assert (found.variant, found.corrected) == ("u", Interval(2.0, -1.0, 3.0))
+    assert found.value_per_month is not None
+    assert (found.value_per_month.estimate, found.value_per_month.lower) == (100.0, -50.0)
+    assert found.reasons == ["primary_better", "value_uncertain"]
+
+
+def test_what_only_luck_made_worth_it_is_not_shipped() -> None:
+    metrics = [metric(BETTER, effect("u", 4, significant=True))]
+    plan = design(THREE, value=ValueSpec("m", 0.5, 100, "CNY", {"t": 1.0, "u": 1.0}))
+    found = advise(plan, metrics, corrected={"u": Interval(1.5, 1.0, 3.0)})
+    assert (found.verdict, found.reasons) == ("stop", ["value_negative"])
+
+
+def test_money_of_another_metric_is_not_corrected_by_the_main_one() -> None:
+    other = metric(effect("t", 1, significant=True), effect("u", 2, significant=True), key="r", role="secondary")
+    plan = design(THREE, value=ValueSpec("r", 0.5, 100, "CNY", {}))
+    found = advise(plan, [metric(BETTER, effect("u", 4, significant=True)), other], corrected={"u": Interval(1, 0, 2)})
+    assert found.value_per_month is not None
+    assert found.value_per_month.estimate == 100.0
+
+
 SEGMENTS = {s: {"c": 0.5, "t": 0.5} for s in "abcd"}
 HARM = effect("t", -3, significant=True, segment="b")
 NO_HARM = effect("t", -3, significant=False, segment="a")
@@ -300,7 +377,8 @@ def test_money_is_effect_times_margin_less_cost_times_users() -> None:
 
 def test_every_verdict_and_every_reason_is_in_the_table() -> None:
     assert {case[4] for case in CASES} == set(Verdict)
-    assert {reason for case in CASES for reason in case[6]} | {"segment_harmed"} == set(ReasonCode)
+    reasons = {reason for case in CASES for reason in case[6]} | {reason for case in LOOKED for reason in case[5]}
+    assert reasons | {"segment_harmed"} == set(ReasonCode)
 
 
 def test_the_value_of_the_other_segments_equals_their_own_report() -> None:

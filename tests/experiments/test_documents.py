@@ -19,8 +19,28 @@ RATIO = {
     "denominator": [{"event": "purchase", "aggregate": "count"}],
     "window_days": 7,
 }
+RETENTION = {"key": "d7", "name": "D7", "kind": "retention", "event": "open", "day": 7}
+TIME = {"key": "wait", "name": "Wait", "kind": "time_to_event", "event": "purchase", "window_days": 30}
+QUANTILE = {
+    "key": "p90",
+    "name": "p90",
+    "kind": "quantile",
+    "quantile": 0.9,
+    "terms": [{"event": "purchase"}],
+    "window_days": 14,
+}
+FUNNEL = {"key": "path", "name": "Path", "kind": "funnel", "steps": ["open", "click", "purchase"], "window_days": 7}
+COUNT = {"event": "open", "aggregate": "count"}
 THREE = [{"key": "a"}, {"key": "b"}, {"key": "c"}]
-PLAN = {"planned_users": 1000}
+PLAN: dict[str, Any] = {"planned_users": 1000}
+LOOKS = PLAN | {"method": "group_sequential", "looks": [0.5, 1.0]}
+SPENDING = {"name": "hwang_shih_decani", "parameter": -4.0}
+COPY_BY_OFFER = [
+    {"key": "control", "factors": {"copy": "calm", "offer": "none"}},
+    {"key": "urgent", "factors": {"copy": "urgent", "offer": "none"}},
+    {"key": "coupon", "factors": {"copy": "calm", "offer": "coupon"}},
+    {"key": "both", "factors": {"copy": "urgent", "offer": "coupon"}},
+]
 
 
 def problems(kind: Kind, body: Any) -> list[tuple[str, str]]:
@@ -77,6 +97,23 @@ def problems(kind: Kind, body: Any) -> list[tuple[str, str]]:
         ({"value": {"metric": "other", "monthly_users": 9}}, "value.metric", "inconsistent"),
         ({"decision": {"variant": "placebo", "reason": "r"}}, "decision.variant", "inconsistent"),
         ({"status": "walking"}, "status", "enum"),
+        ({"reach": {}}, "reach.received", "missing"),
+        ({"reach": {"received": ""}}, "reach.received", "string_too_short"),
+        ({"reach": {"received": "open", "trigger": 1}}, "reach.trigger", "string_type"),
+        ({"plan": PLAN | {"comparisons": "some"}}, "plan.comparisons", "literal_error"),
+        ({"plan": LOOKS | {"looks": [0.0, 1.0]}}, "plan.looks.0", "greater_than"),
+        ({"plan": LOOKS | {"looks": [0.5, 1.5]}}, "plan.looks.1", "less_than_equal"),
+        ({"plan": LOOKS | {"looks": []}}, "plan.looks", "too_short"),
+        ({"plan": LOOKS | {"futility": 0.6}}, "plan.futility", "less_than_equal"),
+        ({"plan": LOOKS | {"spending": {"name": "linear"}}}, "plan.spending.name", "literal_error"),
+        ({"plan": PLAN | {"method": "bayes", "prior": {"mean": "0", "sd": 0.0}}}, "plan.prior.mean", "float_type"),
+        ({"plan": PLAN | {"method": "bayes", "prior": {"sd": 0.0}}}, "plan.prior.sd", "greater_than"),
+        ({"plan": PLAN | {"method": "bayes", "prior": {"mean": 0.1}}}, "plan.prior.sd", "missing"),
+        (
+            {"variants": [{"key": "control"}, {"key": "coupon", "factors": {"copy": ""}}]},
+            "variants.1.factors.copy",
+            "string_too_short",
+        ),
     ],
 )
 def test_an_experiment_is_refused_with_field_and_problem(changes: dict[str, Any], field: str, problem: str) -> None:
@@ -97,10 +134,102 @@ def test_an_experiment_is_refused_with_field_and_problem(changes: dict[str, Any]
         (METRIC | {"window_days": 7.5}, "window_days", "int_type"),
         (RATIO | {"denominator": []}, "denominator", "too_short"),
         (RATIO | {"cap": 1.0}, "cap", "extra_forbidden"),
+        (METRIC | {"cap_percentile": 49.9}, "cap_percentile", "greater_than_equal"),
+        (METRIC | {"cap_percentile": 100.0}, "cap_percentile", "less_than"),
+        (METRIC | {"cap_percentile": 99.0, "cap": 5.0}, "cap_percentile", "inconsistent"),
+        (RETENTION | {"day": 0}, "day", "greater_than_equal"),
+        (RETENTION | {"delay_days": 1}, "delay_days", "extra_forbidden"),
+        (RETENTION | {"unit": "number"}, "unit", "literal_error"),
+        ({name: value for name, value in RETENTION.items() if name != "day"}, "day", "missing"),
+        (TIME | {"lookback_days": 7}, "lookback_days", "extra_forbidden"),
+        (TIME | {"unit": "number"}, "unit", "literal_error"),
+        (TIME | {"role": "guardrail"}, "margin", "inconsistent"),
+        (QUANTILE | {"quantile": 1.0}, "quantile", "less_than"),
+        (QUANTILE | {"quantile": 0}, "quantile", "greater_than"),
+        (QUANTILE | {"per": "order"}, "per", "literal_error"),
+        (QUANTILE | {"per": "event", "terms": [COUNT]}, "terms", "inconsistent"),
+        (QUANTILE | {"per": "event", "terms": QUANTILE["terms"] * 2}, "terms", "inconsistent"),
+        (FUNNEL | {"steps": ["open"]}, "steps", "too_short"),
+        (FUNNEL | {"steps": [f"step {i}" for i in range(11)]}, "steps", "too_long"),
+        (FUNNEL | {"steps": ["open", ""]}, "steps.1", "string_too_short"),
+        (FUNNEL | {"steps": ["open", "click", "open"]}, "steps", "inconsistent"),
     ],
 )
 def test_a_metric_is_refused_with_field_and_problem(body: dict[str, Any], field: str, problem: str) -> None:
     assert (field, problem) in problems(Kind.metric, body)
+
+
+@pytest.mark.parametrize(
+    ("plan", "field", "value", "remedy"),
+    [
+        (PLAN | {"method": "bayes", "correction": "holm"}, "correction", "holm", "set it to none"),
+        (PLAN | {"prior": {"sd": 0.1}}, "prior", {"sd": 0.1}, "only bayes has a prior, and sequential keeps"),
+        (LOOKS | {"prior": {"sd": 0.1}}, "prior", {"sd": 0.1}, "only bayes has a prior, and group_sequential keeps"),
+        (PLAN | {"looks": [0.5, 1.0]}, "looks", [0.5, 1.0], "sequential plans none; group_sequential does"),
+        (PLAN | {"method": "fixed", "futility": 0.1}, "futility", 0.1, "fixed has no looks at which to give up"),
+        (
+            PLAN | {"method": "bayes", "spending": {"name": "pocock"}},
+            "spending",
+            {"name": "pocock"},
+            "bayes spends no error rate by looks",
+        ),
+        (PLAN | {"method": "group_sequential"}, "looks", None, "such as [0.25, 0.5, 1]"),
+        (LOOKS | {"looks": [0.5, 0.9]}, "looks", [0.5, 0.9], "the last 1"),
+        (LOOKS | {"looks": [0.5, 0.25, 1.0]}, "looks", [0.5, 0.25, 1.0], "0.01 or more apart"),
+        (LOOKS | {"looks": [0.5, 0.505, 1.0]}, "looks", [0.5, 0.505, 1.0], "0.01 or more apart"),
+        (LOOKS | {"looks": [0.005, 1.0]}, "looks", [0.005, 1.0], "0.01 or more apart"),
+        (LOOKS | {"spending": {"name": "power"}}, "spending.parameter", None, "give power its parameter"),
+        (
+            LOOKS | {"spending": {"name": "pocock", "parameter": 1.0}},
+            "spending.parameter",
+            1.0,
+            "leave it out: pocock has none",
+        ),
+        (LOOKS | {"spending": {"name": "power", "parameter": -1.0}}, "spending.parameter", -1.0, "from 0 to 20, not 0"),
+        (LOOKS | {"spending": SPENDING | {"parameter": 0.0}}, "spending.parameter", 0.0, "from -20 to 20, not 0"),
+        (LOOKS | {"spending": SPENDING | {"parameter": 21.0}}, "spending.parameter", 21.0, "from -20 to 20, not 0"),
+    ],
+)
+def test_a_plan_that_mixes_ways_of_reading_is_refused_with_field_value_and_remedy(
+    plan: dict[str, Any], field: str, value: object, remedy: str
+) -> None:
+    with pytest.raises(InvalidDocument) as caught:
+        parse(Kind.experiment, experiment(plan=plan))
+    (problem,) = caught.value.problems
+    assert (problem.field, problem.value, problem.problem) == (f"plan.{field}", value, "inconsistent")
+    assert remedy in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("factors", "remedy"),
+    [
+        ([{"copy": "calm"}, {}], "give every variant a level of the same factors"),
+        ([{"copy": "calm"}, {"offer": "coupon"}], "give every variant a level of the same factors"),
+        ([{"copy": "calm"}, {"copy": "calm"}], "give each variant another combination of levels"),
+    ],
+)
+def test_factors_describe_each_variant_and_tell_them_apart(factors: list[dict[str, str]], remedy: str) -> None:
+    variants = [{"key": key, "factors": levels} for key, levels in zip(("control", "coupon"), factors, strict=True)]
+    with pytest.raises(InvalidDocument) as caught:
+        parse(Kind.experiment, experiment(variants=variants))
+    assert caught.value.problems == (FieldProblem("variants", variants, "inconsistent", remedy),)
+
+
+def test_a_contradiction_shows_the_values_that_were_sent() -> None:
+    """Also where a user's id looks like a path, and for fields called as a kind of metric is."""
+    body = experiment(forced={"u.1": "placebo"}, weights={"mean": 0.5, "coupon": 0.5, "control": -1})
+    with pytest.raises(InvalidDocument) as caught:
+        parse(Kind.experiment, body)
+    assert [(p.field, p.value) for p in caught.value.problems] == [("weights.control", -1)]
+    with pytest.raises(InvalidDocument) as caught:
+        parse(Kind.experiment, experiment(forced={"u.1": "placebo"}, weights={"mean": 0.5, "coupon": 0.5}))
+    assert [(p.field, p.value) for p in caught.value.problems] == [
+        ("weights", {"mean": 0.5, "coupon": 0.5}),
+        ("forced.u.1", "placebo"),
+    ]
+    with pytest.raises(InvalidDocument) as caught:
+        parse(Kind.experiment, experiment(weights={"mean": 2.0, "coupon": 0.5}))
+    assert [(p.field, p.value) for p in caught.value.problems] == [("weights.mean", 2.0)]
 
 
 def test_all_problems_of_the_fields_are_listed_at_once() -> None:
@@ -156,8 +285,28 @@ def test_a_problem_shows_the_value_that_was_sent() -> None:
                 ],
             ),
         ),
-        (Kind.metric, METRIC | {"cap": 100.5}),
+        (
+            Kind.experiment,
+            experiment(
+                variants=COPY_BY_OFFER,
+                plan=LOOKS | {"looks": [0.01, 0.02, 0.28, 0.29, 1], "spending": SPENDING, "futility": 0.5},
+                reach={"received": "open", "trigger": "due"},
+            ),
+        ),
+        (Kind.experiment, experiment(plan=LOOKS | {"spending": {"name": "power", "parameter": 20}, "alpha": 0.1})),
+        (Kind.experiment, experiment(plan=PLAN | {"method": "bayes"})),
+        (Kind.experiment, experiment(plan=PLAN | {"method": "bayes", "prior": {"mean": -0.02, "sd": 0.05}})),
+        (Kind.experiment, experiment(plan=PLAN | {"correction": "bh", "comparisons": "all_pairs"})),
+        (Kind.experiment, experiment(reach={"received": "open", "trigger": None})),
+        (Kind.metric, METRIC | {"cap": 100.5, "delay_days": 1, "lookback_days": 28}),
+        (Kind.metric, METRIC | {"cap_percentile": 50}),
         (Kind.metric, RATIO),
+        (Kind.metric, RETENTION),
+        (Kind.metric, RETENTION | {"window_days": 23, "role": "guardrail", "margin": 0.01}),
+        (Kind.metric, TIME | {"direction": "up"}),
+        (Kind.metric, QUANTILE | {"unit": "money", "terms": [{"event": "purchase"}, COUNT]}),
+        (Kind.metric, QUANTILE | {"per": "event"}),
+        (Kind.metric, FUNNEL),
         (Kind.segment, SEGMENTS[0]),
         (Kind.layer, {"key": "l", "name": "L"}),
         (Kind.holdout, {"key": "h", "name": "H", "share": 0.05}),
@@ -170,6 +319,55 @@ def test_a_document_survives_json(kind: Kind, body: dict[str, Any]) -> None:
     assert again.to_json() == document.to_json()
     for name in body.keys() - {"variants", "strata", "metrics", "plan", "terms", "numerator", "denominator"}:
         assert again.to_json()[name] == body[name]
+
+
+def test_the_method_decides_the_defaults_of_a_plan() -> None:
+    def plan(**changes: Any) -> Any:
+        return parse(Kind.experiment, experiment(plan=PLAN | changes)).plan
+
+    assert plan().correction == "holm"
+    assert plan().spending is None
+    assert plan(method="bayes").correction == "none"
+    spending = plan(method="group_sequential", looks=[1.0]).spending
+    assert (spending.name, spending.parameter) == ("obrien_fleming", None)
+    assert plan(method="group_sequential", looks=[1.0], spending=SPENDING).spending.parameter == -4
+
+
+@pytest.mark.parametrize(
+    ("body", "delay_and_horizon", "kept"),
+    [
+        (METRIC | {"delay_days": 2}, (2, 9), {"direction": "up", "cap_percentile": None}),
+        (RETENTION, (7, 8), {"unit": "share", "window_days": 1}),
+        (RETENTION | {"window_days": 23}, (7, 30), {}),
+        (TIME, (0, 30), {"direction": "down", "unit": "days"}),
+        (QUANTILE, (0, 14), {"per": "user", "unit": "number"}),
+        (FUNNEL, (0, 7), {"unit": "share", "role": "secondary"}),
+    ],
+)
+def test_a_metric_has_the_defaults_and_the_horizon_of_its_kind(
+    body: dict[str, Any], delay_and_horizon: tuple[int, int], kept: dict[str, Any]
+) -> None:
+    document = parse(Kind.metric, body)
+    assert (getattr(document, "delay_days", 0), document.horizon_days) == delay_and_horizon
+    assert document.to_json() | kept == document.to_json()
+
+
+@pytest.mark.parametrize(
+    ("tactic", "dose"),
+    [
+        (None, None),
+        ({"copy": "hi"}, None),
+        ({"frequency": {"touches": 2, "per": "day"}}, 14),
+        ({"frequency": {"touches": 3, "per": "week"}}, 3),
+        ({"frequency": {"touches": 487, "per": "month"}}, 487 * 12 * 7 / 365.25),
+        ({"frequency": {"touches": 487, "per": "quarter"}}, 487 * 4 * 7 / 365.25),
+        ({"frequency": {"touches": 0, "per": "quarter"}}, 0),
+    ],
+)
+def test_the_dose_of_a_variant_is_its_touches_a_week(tactic: dict[str, Any] | None, dose: float | None) -> None:
+    variants = [{"key": "control"}, {"key": "coupon", "tactic": tactic}]
+    found = parse(Kind.experiment, experiment(variants=variants)).variants[1].dose()
+    assert found == (None if dose is None else pytest.approx(dose, rel=1e-12))
 
 
 def test_costs_keep_their_decimals() -> None:

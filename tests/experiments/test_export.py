@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import export, report
-from experiments.documents import Role
-from experiments.report import COLUMNS, Report
+from experiments import export
+from experiments.export import COLUMNS
+from experiments.fields import Role
+from experiments.report import Report
 from tests.experiments.rows import build, design, measured, spec
 
 
@@ -20,7 +21,7 @@ def made(name: str = "m") -> Report:
 def test_csv_reads_back_as_the_rows_of_the_report() -> None:
     found = list(csv.DictReader(io.StringIO(export.report_csv(made()).decode())))
     assert len(found) == 2
-    for line, row in zip(found, report.rows(made()), strict=True):
+    for line, row in zip(found, export.rows(made()), strict=True):
         assert tuple(line) == COLUMNS
         for name, value in row.items():
             if isinstance(value, bool):
@@ -58,7 +59,7 @@ def test_a_column_that_was_not_announced_is_refused() -> None:
 def test_parquet_has_the_columns_types_and_values_of_the_report() -> None:
     table = pq.read_table(pa.BufferReader(export.report_parquet(made())))
     assert tuple(table.column_names) == COLUMNS
-    assert table.to_pylist() == list(report.rows(made()))
+    assert table.to_pylist() == list(export.rows(made()))
     kinds = {name: str(table.schema.field(name).type) for name in COLUMNS}
     assert (kinds["metric"], kinds["n"], kinds["significant"], kinds["p_value"]) == (
         "string",

@@ -107,6 +107,7 @@ CHANGES: dict[str, Any] = {
     "layer": {"key": "l", "start": 0.0, "end": 0.6},
     "holdouts": [],
     "plan": {"planned_users": 2000},
+    "reach": {"received": "opened"},
 }
 
 

@@ -272,6 +272,55 @@ def test_the_snapshot_compiles_and_assigns(any_store: Store, now: datetime) -> N
     assert [catalog.evaluator.assign("spring", user, {"tier": "gold"}) for user in users] == golden
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "mean", "terms": [{"event": "buy"}], "cap_percentile": 99.0},
+        {"kind": "retention", "event": "open", "day": 7},
+        {"kind": "time_to_event", "event": "buy"},
+        {"kind": "quantile", "terms": [{"event": "buy"}], "quantile": 0.9, "per": "event"},
+        {"kind": "funnel", "steps": ["open", "buy"]},
+    ],
+    ids=lambda fields: fields["kind"],
+)
+def test_a_metric_of_every_kind_is_read_back_as_it_was_stored(
+    sqlite_store: Store, now: datetime, fields: dict[str, Any]
+) -> None:
+    made = create(sqlite_store, Kind.metric, {"key": "m", "name": "M", "window_days": 7} | fields, now)
+    with sqlite_store.read() as session:
+        assert registry.get(session, Kind.metric, "m") == made
+
+
+def test_a_plan_with_all_its_fields_is_kept_and_users_are_assigned_as_without(
+    sqlite_store: Store, now: datetime
+) -> None:
+    plan = {"planned_users": 900, "method": "group_sequential", "looks": [0.5, 1.0], "futility": 0.1}
+    levels = [{"copy": "calm"}, {"copy": "urgent"}]
+    full = experiment(
+        key="full",
+        salt="same",
+        plan=plan | {"comparisons": "all_pairs"},
+        reach={"received": "open", "trigger": "due"},
+        variants=[{"key": key, "factors": part} for key, part in zip(("control", "coupon"), levels, strict=True)],
+    )
+    create(sqlite_store, Kind.metric, METRIC, now)
+    for body in (experiment(key="plain", salt="same"), full):
+        made = create(sqlite_store, Kind.experiment, body, now)
+        move(sqlite_store, body["key"], Status.running, now)
+    with sqlite_store.read() as session:
+        kept = registry.get(session, Kind.experiment, "full")
+        evaluator = Evaluator(registry.snapshot(session))
+    assert (kept.plan, kept.reach, kept.variants) == (made.plan, made.reach, made.variants)
+    users = [f"u{number}" for number in range(100)]
+    plain, other = ([evaluator.assign(key, user, {}).variant for user in users] for key in ("plain", "full"))
+    assert other == plain
+    for field in ("reach", "plan", "variants"):
+        changed = newest(sqlite_store, "full") | {field: experiment(reach=None)[field]}
+        with pytest.raises(InvalidDocument) as caught:
+            revise(sqlite_store, Kind.experiment, changed, now)
+        assert [(p.field, p.problem) for p in caught.value.problems] == [(field, "fixed_after_start")]
+
+
 def test_the_catalog_follows_each_change(any_store: Store, now: datetime) -> None:
     start(any_store, now)
     with any_store.read() as session:

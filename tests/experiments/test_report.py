@@ -1,8 +1,10 @@
 import msgspec
 import pytest
 
-from experiments import report
-from experiments.report import COLUMNS, HealthCode, ReasonCode, Report, Verdict
+from experiments import export, report
+from experiments.codes import HealthCode, ReasonCode, Verdict
+from experiments.export import COLUMNS
+from experiments.report import Report
 from stats.errors import Problem
 from tests.experiments.rows import build, design, measured, spec
 
@@ -60,7 +62,7 @@ def test_decoding_gives_back_what_was_encoded() -> None:
 
 
 def test_rows_are_the_comparisons_with_fixed_columns() -> None:
-    found = list(report.rows(made()))
+    found = list(export.rows(made()))
     assert [tuple(row) for row in found] == [COLUMNS] * 3
     assert [(row["segment"], row["n"], row["n_control"], row["problem"]) for row in found] == [
         (None, 6, 5, None),
@@ -73,7 +75,22 @@ def test_rows_are_the_comparisons_with_fixed_columns() -> None:
     assert {name for name, value in thin.items() if value is None} == {
         *("mean_control", "absolute", "absolute_lower", "absolute_upper", "relative", "relative_lower"),
         *("relative_upper", "se", "p_value", "p_adjusted", "significant", "probability_better", "expected_loss"),
+        *("adjusted_lower", "adjusted_upper", "shrunk"),
     }
+
+
+def test_rows_carry_the_adjusted_interval_and_the_shrunk_effect() -> None:
+    rows = {(s, v): [1.0 + (v == "t"), 2, 4, 9] for s in "ab" for v in "tc"}
+    whole, *segments = export.rows(made(rows))
+    assert (whole["adjusted_lower"], whole["adjusted_upper"]) == (whole["absolute_lower"], whole["absolute_upper"])
+    assert whole["shrunk"] is None
+    comparisons = made(rows).metrics[0].comparisons[1:]
+    for row, comparison in zip(segments, comparisons, strict=True):
+        assert comparison.adjusted is not None
+        assert comparison.shrunk is not None
+        found = row["adjusted_lower"], row["adjusted_upper"], row["shrunk"]
+        assert found == (comparison.adjusted.lower, comparison.adjusted.upper, comparison.shrunk.estimate)
+        assert found[0] < row["absolute_lower"]
 
 
 def test_the_primary_metric_is_found_by_its_role() -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 from pydantic import TypeAdapter
 
-from experiments import documents, ingest, report, reports
+from experiments import documents, ingest, planner, report, reports
 from experiments.documents import Kind
 from web import problems
 from web.api import assignments
 from web.api.documents import StatusChange
 from web.api.operations import Operation
-from web.api.reports import ReportList
+from web.api.reports import LearntPrior, ReportList
 
 _REF = "#/components/schemas/"
 _PARAMETERS: Mapping[str, Mapping[str, Any]] = {
@@ -123,6 +123,8 @@ def _schemas() -> dict[str, Any]:
     }
     sources = {kind.value.capitalize(): documents.json_schema(kind) for kind in Kind}
     sources["StatusChange"] = TypeAdapter(StatusChange).json_schema()
+    sources["PlanRequest"] = planner.PlanRequest.model_json_schema()
+    sources["ExperimentPlanRequest"] = planner.ExperimentPlanRequest.model_json_schema()
     sources["Report"] = report.json_schema()
     for name, source in sources.items():
         body = {key: value for key, value in source.items() if key not in ("$defs", "$schema")}
@@ -139,6 +141,8 @@ def _schemas() -> dict[str, Any]:
         assignments.UserAssignments,
         assignments.ManyAssignments,
         ingest.Receipt,
+        LearntPrior,
+        planner.PlanAnswer,
         ReportList,
     ]
     schemas |= msgspec.json.schema_components(types, ref_template=f"{_REF}{{name}}")[1]

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from flask import Response, request
 
-from experiments import export, registry, reports
+from experiments import export, priors, registry, reports
 from experiments.access import Scope
 from experiments.documents import Kind
 from experiments.errors import NotFound
@@ -37,6 +37,15 @@ class ReportList(msgspec.Struct, frozen=True):
     """The reports of an experiment, newest first."""
 
     items: list[ReportEntry]
+
+
+class LearntPrior(msgspec.Struct, frozen=True):
+    """The prior of a metric's lift learnt from past experiments: for the plan of a Bayesian reading."""
+
+    metric: str
+    effects: int
+    mean: float
+    sd: float
 
 
 def download(saved: Saved, extension: str, *, attachment: bool = False) -> Response:
@@ -93,6 +102,12 @@ def _list(key: str) -> Response:
     return json_answer(ReportList(items))
 
 
+def _prior(key: str) -> Response:
+    with state().store.read() as session:
+        found = priors.learn(session, key)
+    return json_answer(LearntPrior(found.metric, found.effects, found.prior.mean, found.prior.sd))
+
+
 def _latest(key: str) -> Response:
     return download(latest(key), _negotiated())
 
@@ -131,6 +146,17 @@ def declare(operations: Operations) -> None:
         tag="reports",
         scope=Scope.read,
         answers={200: Answer("The list", {JSON: {"$ref": "#/components/schemas/ReportList"}})},
+    )
+    operations.add(
+        "GET",
+        "/metrics/{key}/prior",
+        _prior,
+        name="get_prior",
+        summary="What past experiments teach about a metric's lift, as a prior.",
+        tag="reports",
+        scope=Scope.read,
+        answers={200: Answer("The prior", {JSON: {"$ref": "#/components/schemas/LearntPrior"}})},
+        problems=(409,),
     )
     for path, what, negotiated, chosen in (
         ("/experiments/{key}/report", "latest", _latest, _latest_as),

@@ -1,51 +1,37 @@
 import math
-from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+import scipy.integrate
 import scipy.stats
 import statsmodels.api as sm
 from statsmodels.stats.proportion import proportions_ztest
 
-from experiments.aggregate import Measured, UserCounts
-from experiments.documents import Direction, Role
-from experiments.report import Comparison, HealthCode, Interval, MetricReport, Report
-from stats import sequential
+from experiments.fields import Direction, Role
+from experiments.report import Report
+from experiments.sums import Cell, Column, Layout, Measured, Sums, Values
+from stats import effects, proportions, quantiles, survival
 from stats.errors import Problem
-from tests.experiments import rows
-from tests.experiments.rows import START, Event, Exposure, build, design, measured, spec
-
-Floats = npt.NDArray[np.float64]
-
-
-def money(seed: int, n: int, shift: float = 0.0) -> Floats:
-    """Skewed spends in cents, many of them zero."""
-    r = np.random.default_rng(seed)
-    return np.round(r.lognormal(2, 1, n) * (r.random(n) < 0.4) + shift, 2)
-
-
-def converted(n: int, successes: int) -> Floats:
-    return np.repeat([1.0, 0.0], [successes, n - successes])
-
-
-def two(treatment: Any, control: Any, stratum: str | None = None) -> dict[Any, Any]:
-    return {(stratum, "t"): treatment, (stratum, "c"): control}
-
-
-def only(report: Report, segment: str | None = None, variant: str = "t", metric: int = 0) -> Comparison:
-    (found,) = (c for c in report.metrics[metric].comparisons if (c.segment, c.variant) == (segment, variant))
-    return found
-
-
-def limits(interval: Interval | None) -> tuple[float, float, float]:
-    assert interval is not None
-    return interval.estimate, interval.lower, interval.upper
-
-
-def near(*values: float | None, rel: float = 1e-9) -> Any:
-    return pytest.approx(values if len(values) > 1 else values[0], rel=rel)
+from stats.horizon import Fixed
+from stats.proportions import Conversions
+from stats.quantiles import Sample
+from stats.survival import Lifetimes
+from tests.experiments.analysis.figures import (
+    THREE,
+    UNEQUAL,
+    UNEQUAL_PAIRS,
+    converted,
+    figures,
+    limits,
+    money,
+    near,
+    only,
+    two,
+    unequal,
+    with_covariates,
+)
+from tests.experiments.rows import build, design, measured, spec
 
 
 def test_mean_equals_scipy_welch() -> None:
@@ -143,12 +129,6 @@ def test_ratio_equals_a_regression_with_errors_clustered_by_user() -> None:
     assert found.se == near(math.sqrt(variances[0] + variances[1] * 300 / 299))
 
 
-def with_covariates(seed: int, n: int, slope: float, covariates: int) -> Floats:
-    r = np.random.default_rng(seed)
-    x = np.round(r.lognormal(1, 1, (n, covariates)), 3)
-    return np.column_stack([np.round(slope * x.sum(axis=1) + r.normal(0, 3, n), 3), x])
-
-
 @pytest.mark.parametrize("covariates", [1, 3])
 def test_covariates_equal_statsmodels_interacted_regression(covariates: int) -> None:
     """y ~ T + x + T x with x centred; its error has a term of its own for the sampling of the mean of x."""
@@ -171,16 +151,6 @@ def test_covariates_equal_statsmodels_interacted_regression(covariates: int) -> 
     assert found.variance_reduction == near(1 - variance / plain)
     assert found.variance_reduction is not None
     assert found.variance_reduction > 0.3
-
-
-UNEQUAL = {"a": {"c": 0.5, "t": 0.5}, "b": {"c": 0.9, "t": 0.1}}
-
-
-def unequal(seed: int = 0, effect: float = 0.0) -> dict[Any, Floats]:
-    r = np.random.default_rng(seed)
-    draw = {("a", "t"): 0.3 + effect, ("a", "c"): 0.3, ("b", "t"): 0.05 + effect, ("b", "c"): 0.05}
-    size = {("a", "t"): 5000, ("a", "c"): 5000, ("b", "t"): 1000, ("b", "c"): 9000}
-    return {who: (r.random(size[who]) < rate).astype(float) for who, rate in draw.items()}
 
 
 def test_two_segments_without_effect_show_none_though_their_pool_does() -> None:
@@ -213,10 +183,6 @@ def test_a_segment_equals_an_experiment_on_its_users_alone() -> None:
     whole = build(design(UNEQUAL), (spec(kind="conversion"), measured(data, "conversion")))
     alone = build(design(), (spec(kind="conversion"), measured(two(data["b", "t"], data["b", "c"]), "conversion")))
     assert figures(only(whole, "b")) == figures(only(alone))
-
-
-def figures(comparison: Comparison) -> Any:
-    return [getattr(comparison, name) for name in ("absolute", "relative", "se", "p_value", "statistic")]
 
 
 @pytest.mark.parametrize("kind", ["mean", "conversion"])
@@ -254,70 +220,9 @@ def test_names_of_variants_do_not_matter() -> None:
     assert figures(only(one)) == figures(only(other, variant="zebra"))
 
 
-THREE = {None: {"c": 0.4, "t": 0.3, "u": 0.3}}
-
-
-def several(metrics: int, plan: Any = None, role: Role = Role.secondary) -> Report:
-    parts = []
-    for m in range(metrics):
-        data = {(None, v): money(10 * m + i, 200, 0.4 * i) for i, v in enumerate("ctu")}
-        parts.append((spec(f"m{m}", role=role if m else Role.primary, margin=1.0), measured(data)))
-    return build(plan or design(THREE), *parts)
-
-
-def p_values(metric: MetricReport) -> tuple[list[float], list[float]]:
-    return [c.p_value or 0 for c in metric.comparisons], [c.p_adjusted or 0 for c in metric.comparisons]
-
-
-def test_holm_equals_its_definition_over_the_variants_of_the_primary_metric() -> None:
-    raw, adjusted = p_values(several(1).metrics[0])
-    low, high = sorted(raw)
-    assert sorted(adjusted) == near(min(1.0, 2 * low), max(min(1.0, 2 * low), high))
-    assert raw != adjusted
-
-
-@pytest.mark.parametrize("role", [Role.secondary, Role.guardrail])
-def test_another_metric_leaves_the_answer_to_the_main_question(role: Role) -> None:
-    assert several(4, role=role).metrics[0] == several(1).metrics[0]
-
-
-def test_secondary_metrics_make_one_family_and_guardrails_none() -> None:
-    report = several(3)
-    raw, adjusted = zip(*(p_values(metric) for metric in report.metrics[1:]), strict=True)
-    assert min(min(part) for part in adjusted) == near(4 * min(min(part) for part in raw))
-    for metric in several(3, role=Role.guardrail).metrics[1:]:
-        raw_, adjusted_ = p_values(metric)
-        assert raw_ == adjusted_
-
-
-def test_segments_leave_the_answer_to_the_main_question() -> None:
-    data = {(s, v): money(i, 200, 0.5 * (v == "t")) for i, (s, v) in enumerate(UNEQUAL_PAIRS)}
-    shares = {s: {"c": 0.5, "t": 0.5} for s in "ab"}
-    cut = build(design(shares), (spec(), measured(data)))
-    whole = {(None, v): np.concatenate([data[s, v] for s in "ab"]) for v in "tc"}
-    assert only(cut) == only(build(design(), (spec(), measured(whole))))
-    raw = [only(cut, s).p_value or 0 for s in "ab"]
-    assert min(only(cut, s).p_adjusted or 0 for s in "ab") == near(min(1, 2 * min(raw)))
-
-
-UNEQUAL_PAIRS = [("a", "t"), ("a", "c"), ("b", "t"), ("b", "c")]
-
-
-@pytest.mark.parametrize("correction", ["bh", "none"])
-def test_other_corrections_equal_their_definition(correction: Any) -> None:
-    raw, adjusted = p_values(several(1, design(THREE, correction=correction)).metrics[0])
-    expected = scipy.stats.false_discovery_control(raw, method="bh") if correction == "bh" else raw
-    assert adjusted == near(*expected)
-
-
-def test_significant_means_adjusted_p_below_alpha() -> None:
-    for alpha in (0.2, 0.01, 1e-4):
-        report = several(3, design(THREE, alpha=alpha))
-        for metric in report.metrics:
-            assert all(c.significant == ((c.p_adjusted or 0) < alpha) for c in metric.comparisons)
-
-
 ONE = np.array([3.0])
+
+
 SAME = np.full(50, 2.0)
 
 
@@ -341,14 +246,6 @@ def test_data_that_carry_no_effect_give_a_problem_and_no_number(
     report = build(design(method=method, planned_users=10), (spec(kind=kind), measured(data, kind)))
     assert only(report).problem == problem
     assert report.metrics[0].timeline == []
-
-
-def test_nobody_at_all_gives_a_report_that_says_so() -> None:
-    report = build(design(), (spec(), Measured(measured(two(SAME, SAME)).layout, {})), users={})
-    assert only(report).problem == Problem.NOT_ENOUGH_DATA
-    assert (report.srm.p_value, report.srm.problem) == (None, Problem.NOT_ENOUGH_DATA)
-    assert [arm.assigned for arm in report.arms] == [0, 0]
-    assert report.decision.verdict == "keep_running"
 
 
 def test_a_control_mean_near_zero_has_an_effect_and_no_lift() -> None:
@@ -419,158 +316,215 @@ def test_a_guardrail_that_nobody_converted_on_passes_once_there_are_users_enough
     assert tested(4000, 0.01) == ("zero_variance", True)
 
 
-@pytest.mark.parametrize("n", [200, 800])
-@pytest.mark.parametrize("planned", [1000, 50_000])
-def test_the_sequence_is_tuned_to_the_plan_whatever_the_data(n: int, planned: int) -> None:
-    t, c = money(1, n), money(2, n)
-    report = build(design(method="sequential", planned_users=planned), (spec(), measured(two(t, c))))
+# Several arms at once.
+
+
+@pytest.mark.parametrize("kind", ["mean", "conversion", "ratio"])
+def test_each_of_three_arms_equals_the_comparison_of_two(kind: Any) -> None:
+    r = np.random.default_rng(3)
+    columns = {
+        "mean": lambda n: money(int(r.integers(99)), n),
+        "conversion": lambda n: (r.random(n) < 0.2).astype(float),
+        "ratio": lambda n: np.column_stack([r.integers(0, 9, n), r.integers(1, 5, n)]),
+    }[kind]
+    rows = {(None, v): columns(n) for v, n in (("c", 200), ("t", 150), ("u", 90))}
+    three = build(design(THREE), (spec(kind=kind), measured(rows, kind)))
+    for variant in "tu":
+        alone = build(design(), (spec(kind=kind), measured(two(rows[None, variant], rows[None, "c"]), kind)))
+        assert figures(only(three, variant=variant)) == figures(only(alone))
+
+
+def test_a_variant_with_one_user_does_not_take_the_others_down() -> None:
+    t, c = with_covariates(1, 90, 2.0, 1), with_covariates(2, 80, 1.2, 1)
+    rows = two(t, c) | {(None, "u"): [[1.0, 2.0]]}
+    report = build(design(THREE), (spec(), measured(rows, covariates=1)))
+    assert only(report, variant="u").problem == Problem.NOT_ENOUGH_DATA
+    alone = build(design(), (spec(), measured(two(t, c), covariates=1)))
+    assert figures(only(report)) == figures(only(alone))
+
+
+# Few conversions.
+
+
+def test_few_conversions_are_judged_by_the_exact_test() -> None:
+    report = build(design(), (spec(kind="conversion"), measured(two(converted(60, 8), converted(50, 1)), "conversion")))
     found = only(report)
-    se = math.sqrt(t.var(ddof=1) / n + c.var(ddof=1) / n)
-    rho = sequential.rho_squared(0.05, planned)
-    half = se * sequential.multiplier(2 * n, 0.05, rho)
-    difference = t.mean() - c.mean()
-    assert limits(found.absolute) == near(difference, difference - half, difference + half)
-    assert found.p_value == near(sequential.p_value(difference / se, 2 * n, rho))
-    assert found.tuned_users == planned
+    counts = Conversions(8, 60), Conversions(1, 50)
     assert found.statistic is not None
-    assert found.statistic.p_value == near(scipy.stats.ttest_ind(t, c, equal_var=False).pvalue)
+    assert found.statistic.name == "exact"
+    assert found.statistic.value == near(proportions_ztest([8, 1], [60, 50])[0])
+    assert found.p_value == found.statistic.p_value == near(proportions.exact(*counts))
+    interval = proportions.exact_interval(*counts, 0.05)
+    assert limits(found.absolute) == near(8 / 60 - 1 / 50, interval.lower, interval.upper)
+    assert (found.relative, found.relative_problem) == (None, Problem.NOT_ENOUGH_DATA)
 
 
-def test_the_sequence_of_two_of_three_arms_is_tuned_to_their_planned_users() -> None:
-    data = {(None, v): money(i, 100) for i, v in enumerate("ctu")}
-    report = build(design(THREE, method="sequential", planned_users=1000), (spec(), measured(data)))
-    found = only(report)
-    estimate, lower, _ = limits(found.absolute)
-    assert found.tuned_users == near(700)
-    expected = sequential.multiplier(200, 0.05, sequential.rho_squared(0.05, 700))
-    assert (estimate - lower) / (found.se or 0) == near(expected)
+def test_the_exact_p_is_that_of_two_one_sided_barnard_tests() -> None:
+    found = only(
+        build(design(), (spec(kind="conversion"), measured(two(converted(30, 6), converted(28, 1)), "conversion")))
+    )
+    one_sided = scipy.stats.barnard_exact([[6, 1], [24, 27]], alternative="greater", n=256).pvalue
+    assert found.p_value == pytest.approx(2 * one_sided, rel=1e-3)
 
 
-# From rows: counts of users, and the timeline.
+@pytest.mark.parametrize(("converted_of_50", "name"), [(4, "exact"), (5, "pooled_z")])
+def test_rare_means_fewer_than_five_expected(converted_of_50: int, name: str) -> None:
+    rows = two(converted(50, converted_of_50), converted(50, converted_of_50))
+    found = only(build(design(), (spec(kind="conversion"), measured(rows, "conversion"))))
+    assert found.statistic is not None
+    assert found.statistic.name == name
+    mirrored = {who: 1 - values for who, values in rows.items()}
+    found = only(build(design(), (spec(kind="conversion"), measured(mirrored, "conversion"))))
+    assert found.statistic is not None
+    assert found.statistic.name == name
 
-METRICS = [rows.mean(window_days=2, role="primary")]
+
+def test_segments_are_judged_by_the_score_however_few() -> None:
+    shares = {s: {"c": 0.5, "t": 0.5} for s in "ab"}
+    rows = {(s, v): converted(50, k) for (s, v), k in zip(UNEQUAL_PAIRS, (6, 1, 2, 1), strict=True)}
+    found = only(build(design(shares), (spec(kind="conversion"), measured(rows, "conversion"))), "a")
+    z, p = proportions_ztest([6, 1], [50, 50])
+    assert found.statistic is not None
+    assert (found.statistic.name, found.statistic.value, found.p_value) == ("pooled_z", near(z), near(p))
+    score = proportions.difference(Conversions(6, 50), Conversions(1, 50), 0.05)
+    assert limits(found.absolute) == near(score.estimate, score.lower, score.upper)
 
 
-def from_rows(
-    exposures: list[Exposure], events: list[Event], as_of: datetime, plan: Any = None, **asked: Any
-) -> Report:
-    found = rows.measure(exposures, events, METRICS, as_of=as_of, **asked)
-    part = spec(window_days=2), found.metrics["m"]
-    return build(plan or design(), part, users=found.users, forced=found.forced)
+def test_a_small_arm_beside_a_huge_one_is_judged_by_the_score() -> None:
+    """Too many outcomes to enumerate."""
+    n, k = 1_000_000, 50_000
+    sums = {"c": Sums(n, (k,), (k,)), "t": Sums(60, (9,), (9,))}
+    data = Measured(Layout((Column("x0", 1, binary=True),), 0), {Cell(None, v, None): s for v, s in sums.items()})
+    plan = design({None: {"c": 0.99994, "t": 0.00006}})
+    found = only(build(plan, (spec(kind="conversion"), data)))
+    assert found.statistic is not None
+    assert (found.statistic.name, found.p_value) == ("pooled_z", near(proportions_ztest([9, k], [60, n])[1]))
 
 
-def many(users: int, days: int) -> tuple[list[Exposure], list[Event]]:
-    r = np.random.default_rng(4)
-    exposures = [
-        Exposure(f"u{i}", "tc"[i % 2], START + timedelta(seconds=int(r.integers(days * 86_400)))) for i in range(users)
+def test_a_margin_wider_than_all_shares_always_holds() -> None:
+    for method in ("fixed", "sequential"):
+        data = measured(two(converted(50, 0), converted(50, 50)), "conversion")
+        guard = spec("g", kind="conversion", role=Role.guardrail, margin=1.5)
+        report = build(design(method=method, planned_users=100), (spec(), measured(unequal(1))), (guard, data))
+        test = only(report, metric=1).noninferiority
+        assert test is not None
+        assert test.passed
+
+
+# Other kinds.
+
+
+def test_retention_is_a_conversion() -> None:
+    rows = two(converted(300, 50), converted(200, 20))
+    one, other = (
+        build(design(), (spec(kind=kind), measured(rows, kind))).metrics[0] for kind in ("conversion", "retention")
+    )
+    assert one.comparisons == other.comparisons
+
+
+def test_a_funnel_is_the_conversion_of_its_last_step() -> None:
+    steps = {v: np.cumprod(np.random.default_rng(i).random((300, 3)) < 0.7, axis=1) for i, v in enumerate("tc")}
+    funnel = build(design(), (spec(kind="funnel"), measured(two(steps["t"], steps["c"]), "funnel")))
+    last = two(steps["t"][:, -1:], steps["c"][:, -1:])
+    assert only(funnel) == only(build(design(), (spec(kind="conversion"), measured(last, "conversion"))))
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_a_quantile_equals_that_of_the_plain_values(clustered: bool) -> None:
+    r = np.random.default_rng(2)
+    rows = {v: np.sort(r.lognormal(1 + 0.2 * (v == "t"), 1, 400).round(3)) for v in "ct"}
+    users = np.sort(r.integers(0, 90, 400)) if clustered else None
+    base = measured(two(rows["t"], rows["c"]))
+    values = {(None, v): Values(np.zeros(400, dtype=np.int64), x, users) for v, x in rows.items()}
+    data = Measured(base.layout, base.cells, values=values)
+    found = only(build(design(), (spec(kind="quantile", quantile=0.8), data)))
+    vector = quantiles.quantiles([Sample(rows["t"], users, None), Sample(rows["c"], users, None)], 0.8, 0.05)
+    expected = effects.difference(vector, 0, 1, Fixed(0.05))
+    assert limits(found.absolute) == near(expected.estimate, expected.lower, expected.upper)
+    assert expected.estimate == pytest.approx(np.quantile(rows["t"], 0.8) - np.quantile(rows["c"], 0.8), rel=0.05)
+    assert found.statistic is not None
+    assert (found.statistic.name, found.p_value) == ("wald_z", near(expected.p_value))
+
+
+def test_a_quantile_weighs_its_values_so_that_every_variant_has_the_same_strata() -> None:
+    """Half and half in one stratum, nine to one in the other; the strata lie apart and the variants do not."""
+    r = np.random.default_rng(2)
+    sizes = {("a", "t"): 300, ("a", "c"): 300, ("b", "t"): 60, ("b", "c"): 540}
+    rows = {who: np.sort(r.normal(1.0 + 5 * (who[0] == "b"), 1, n).round(3)) for who, n in sizes.items()}
+    base = measured(rows)
+    values = {who: Values(np.zeros(x.size, dtype=np.int64), x, None) for who, x in rows.items()}
+    data = Measured(base.layout, base.cells, values=values)
+    found = only(build(design(UNEQUAL), (spec(kind="quantile", quantile=0.4), data)))
+    samples = [
+        Sample(
+            np.concatenate([rows["a", v], rows["b", v]]),
+            None,
+            np.repeat([600 / sizes["a", v], 600 / sizes["b", v]], [sizes["a", v], sizes["b", v]]),
+        )
+        for v in "tc"
     ]
-    events = [
-        Event(e.user_id, "buy", e.at + timedelta(hours=int(r.integers(60))), float(r.integers(10_000) / 100))
-        for e in exposures
-    ]
-    return exposures, events
+    expected = effects.difference(quantiles.quantiles(samples, 0.4, 0.05), 0, 1, Fixed(0.05))
+    assert limits(found.absolute) == near(expected.estimate, expected.lower, expected.upper)
+    assert abs(expected.estimate) < 0.5
 
 
 @pytest.mark.parametrize("method", ["fixed", "sequential"])
-def test_every_point_of_the_timeline_equals_the_report_of_that_evening(method: Any) -> None:
-    exposures, events = many(300, 5)
-    plan = design(method=method, planned_users=300)
-    points = from_rows(exposures, events, START + timedelta(days=9), plan).metrics[0].timeline
-    assert [point.day for point in points] == [str(date(2024, 5, day)) for day in range(3, 8)]
-    for point in points:
-        evening = datetime.combine(date.fromisoformat(point.day), datetime.min.time(), UTC) + timedelta(days=1)
-        then = from_rows(exposures, events, evening - timedelta(microseconds=1), plan)
-        assert only(then).absolute == point.absolute
-        assert then.metrics[0].matured == point.n
-    assert points[-1].absolute == only(from_rows(exposures, events, START + timedelta(days=9), plan)).absolute
+def test_a_time_to_event_watches_everyone_where_it_is_read_once(method: Any) -> None:
+    r = np.random.default_rng(4)
+    days = {v: r.exponential(9 - 3 * (v == "t"), 300).round(3) + 0.001 for v in "ct"}
+    closed = {v: x[:100] for v, x in days.items()}
+    base = measured(two(*(np.minimum(closed[v], 7.0) for v in "tc")))
+    watched = {v: np.where(np.arange(300) < 100, 7.0, 3.0) for v in "ct"}
+    lifetimes = {(None, v): Lifetimes.from_rows(np.minimum(days[v], watched[v]), days[v] < watched[v]) for v in "ct"}
+    data = Measured(base.layout, base.cells, lifetimes=lifetimes)
+    report = build(design(method=method, planned_users=200), (spec(kind="time_to_event", unit="days"), data))
+    found = only(report)
+    if method == "fixed":
+        vector = survival.restricted_mean([lifetimes[None, "t"], lifetimes[None, "c"]], 7.0)
+        expected = effects.difference(vector, 0, 1, Fixed(0.05))
+        assert limits(found.absolute) == near(expected.estimate, expected.lower, expected.upper)
+        assert [arm.n for arm in report.metrics[0].arms] == [300, 300]
+    else:
+        means = [np.minimum(closed[v], 7.0).mean() for v in "tc"]
+        assert limits(found.absolute)[0] == near(means[0] - means[1])
+        assert [arm.n for arm in report.metrics[0].arms] == [100, 100]
 
 
-def test_crossed_forced_and_immature_users_are_told_and_left_out() -> None:
-    exposures, events = many(300, 1)
-    late = START + timedelta(days=2)
-    exposures += [
-        Exposure("u0", "c", late),
-        Exposure("u1", "t", late),
-        Exposure("fresh", "t", late + timedelta(days=1)),
-    ]
-    report = from_rows(exposures, events, START + timedelta(days=4), forced=["u2", "absent"])
-    findings = {finding.code: (finding.count, finding.of, finding.fatal) for finding in report.health}
-    assert findings == {
-        HealthCode.crossovers: (2, 300, False),
-        HealthCode.immature_users: (1, 298, False),
-        HealthCode.forced_users: (1, 301, False),
-    }
-    assert {arm.variant: (arm.assigned, arm.exposed, arm.matured) for arm in report.arms} == {
-        "c": (150, 149, 149),
-        "t": (150, 149, 148),
-    }
-    assert (report.metrics[0].matured, report.metrics[0].immature) == (297, 1)
+# Extremes.
 
 
-@pytest.mark.parametrize(("crossed", "fatal"), [(5, False), (6, True)])
-def test_crossovers_above_a_twentieth_are_fatal(crossed: int, fatal: bool) -> None:
-    users = {(None, "c"): UserCounts(50, 50), (None, "t"): UserCounts(50, 50 - crossed)}
-    report = build(design(), (spec(), measured(two(money(1, 50), money(2, 50)))), users=users)
-    assert [finding.fatal for finding in report.health if finding.code == HealthCode.crossovers] == [fatal]
-    assert (report.decision.verdict == "invalid") == fatal
+def test_large_values_keep_their_variance() -> None:
+    noise = {v: np.random.default_rng(i).normal(0, 1, 200).round(3) for i, v in enumerate("tc")}
+    near_zero = only(build(design(), (spec(), measured(two(noise["t"], noise["c"])))))
+    moved = only(build(design(), (spec(), measured(two(noise["t"] + 1e9, noise["c"] + 1e9)))))
+    assert (moved.se, moved.p_value) == near(near_zero.se, near_zero.p_value, rel=1e-6)
 
 
-def counted(counts: dict[Any, int]) -> dict[Any, UserCounts]:
-    return {who: UserCounts(n, n) for who, n in counts.items()}
+@pytest.mark.parametrize("method", ["fixed", "sequential", "bayes"])
+@pytest.mark.parametrize("kind", ["mean", "conversion"])
+def test_far_tails_are_small_and_not_zero(kind: Any, method: Any) -> None:
+    r = np.random.default_rng(1)
+    if kind == "mean":
+        rows = two(r.normal(12.2, 1, 500).round(3), r.normal(10, 1, 500).round(3))
+    else:
+        rows = two(converted(4000, 2600), converted(4000, 1050))
+    found = only(build(design(method=method, planned_users=1000), (spec(kind=kind), measured(rows, kind))))
+    assert found.statistic is not None
+    assert 30 < found.statistic.value < 38
+    assert 0 < (found.p_value or 0) < 1e-150
 
 
-@pytest.mark.parametrize(("treated", "problem"), [(5100, None), (5400, Problem.SAMPLE_RATIO_MISMATCH)])
-def test_sample_ratio_equals_scipy_chisquare(treated: int, problem: Problem | None) -> None:
-    plan = design({None: {"c": 0.6, "t": 0.4}})
-    data = spec(), measured(two(money(1, 50), money(2, 50)))
-    report = build(plan, data, users=counted({(None, "c"): 7500, (None, "t"): treated}))
-    total = 7500 + treated
-    oracle = scipy.stats.chisquare([7500, treated], [0.6 * total, 0.4 * total])
-    assert report.srm.p_value == near(oracle.pvalue)
-    assert (report.srm.observed, report.srm.problem) == ({"c": 7500, "t": treated}, problem)
-    assert report.srm.expected == near_map({"c": 0.6 * total, "t": 0.4 * total})
-    assert (report.decision.verdict == "invalid") == (problem is not None)
+def test_less_than_nothing_counts_too() -> None:
+    t, c = -money(1, 200, 1.0), -money(2, 150)
+    found = only(build(design(), (spec(), measured(two(t, c)))))
+    assert limits(found.absolute)[0] == near(t.mean() - c.mean())
+    assert limits(found.relative)[0] == near((t.mean() - c.mean()) / abs(c.mean()))
+    assert found.p_value == near(scipy.stats.ttest_ind(t, c, equal_var=False).pvalue)
 
 
-def near_map(values: dict[str, float]) -> Any:
-    return pytest.approx(values, rel=1e-12)
-
-
-def test_opposite_mismatches_of_two_segments_are_found_in_each() -> None:
-    counts = {("a", "c"): 1000, ("a", "t"): 1300, ("b", "c"): 1300, ("b", "t"): 1000}
-    shares = {s: {"c": 0.5, "t": 0.5} for s in "ab"}
-    data = spec(), measured({who: money(1, 30) for who in counts})
-    report = build(design(shares), data, users=counted(counts))
-    assert report.srm.problem is None
-    for segment in report.segment_srm:
-        oracle = scipy.stats.chisquare([counts[segment.segment, "c"], counts[segment.segment, "t"]])
-        assert segment.p_value == near(oracle.pvalue)
-        assert segment.problem == Problem.SAMPLE_RATIO_MISMATCH
-    assert [(f.code, f.subject) for f in report.health if f.fatal] == [
-        (HealthCode.segment_sample_ratio_mismatch, "a"),
-        (HealthCode.segment_sample_ratio_mismatch, "b"),
-    ]
-    assert report.decision.verdict == "invalid"
-
-
-def test_users_in_a_variant_without_share_make_the_report_invalid() -> None:
-    shares = {"a": {"c": 0.5, "t": 0.5}, "b": {"c": 1.0, "t": 0.0}}
-    data = spec(), measured({who: money(1, 30) for who in UNEQUAL_PAIRS})
-    report = build(design(shares), data)
-    assert (report.srm.p_value, report.srm.problem) == (None, Problem.UNEXPECTED_USERS)
-    assert (report.decision.verdict, report.decision.reasons) == ("invalid", ["sample_ratio_mismatch"])
-
-
-def test_users_in_a_stratum_of_no_design_make_the_report_invalid() -> None:
-    data = spec(), measured(unequal(1) | {("gone", "t"): money(1, 30)})
-    report = build(design(UNEQUAL), data)
-    assert report.srm.problem == Problem.UNEXPECTED_USERS
-    assert report.decision.verdict == "invalid"
-
-
-def test_a_segment_with_one_user_in_an_arm_is_named_thin() -> None:
-    shares = UNEQUAL | {"c": {"c": 0.9, "t": 0.1}}
-    data = spec(), measured(unequal(1) | {("c", "c"): money(1, 9), ("c", "t"): money(1, 1)})
-    report = build(design(shares), data)
-    assert [(f.code, f.count, f.subject) for f in report.health] == [(HealthCode.thin_segment, 10, "c")]
-    assert only(report, "c").problem == Problem.NOT_ENOUGH_DATA
+@pytest.mark.parametrize("method", ["fixed", "sequential", "bayes"])
+@pytest.mark.parametrize(("treated", "untreated"), [(0, 0), (50, 50), (0, 50), (50, 0)])
+def test_all_or_nobody_is_a_problem_or_a_number_and_never_half(method: Any, treated: int, untreated: int) -> None:
+    rows = two(converted(50, treated), converted(50, untreated))
+    report = build(design(method=method, planned_users=100), (spec(kind="conversion"), measured(rows, "conversion")))
+    assert only(report).problem == Problem.ZERO_VARIANCE
