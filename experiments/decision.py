@@ -1,13 +1,13 @@
 """What to advise: the rules that turn effects, guardrails, health and money into one verdict with its reasons.
 
 1. Data that cannot be trusted decide nothing: ``invalid``.
-2. A fixed-horizon plan is not read before its planned size, a group-sequential one not before its first look:
-   ``keep_running``. Where no variant could still win it says ``stop``.
+2. A fixed-horizon plan is not read before its planned size or its end, a group-sequential one not before its first
+   look: ``keep_running``. Where no variant could still win it says ``stop``.
 3. A variant ships when its primary metric is significantly better (adjusted), every guardrail is shown to be no worse
    than its margin, and it earns more than it costs; of several, the one worth most, its value free of the luck of
    having been picked. Segments in which it is significantly worse are left out.
 4. No variant better, all of them worse, or the better ones held back by harm or cost: ``stop``.
-5. Otherwise ``keep_running`` until the planned size, then ``inconclusive``.
+5. Otherwise ``keep_running`` until the planned size or the end, then ``inconclusive``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +46,8 @@ def advise(
         return _advice(Verdict.invalid, sorted(set(fatal)))
     if primary.matured == 0:
         return _advice(Verdict.keep_running, [ReasonCode.no_matured_users])
-    reached = design.planned_users is None or primary.matured >= design.planned_users
+    over = design.ended and not primary.immature
+    reached = over or design.planned_users is None or primary.matured >= design.planned_users
     if looks:
         reached = all(look.reached for look in looks)
     if design.method == "fixed" and not reached:

@@ -203,6 +203,7 @@ def design_of(
         prior=None if plan.prior is None else Normal(plan.prior.mean, plan.prior.sd),
         factors={variant.key: variant.factors for variant in experiment.variants if variant.factors},
         doses=_doses(experiment),
+        ended=experiment.status in (Status.stopped, Status.decided, Status.archived),
         ghosts=experiment.reach is not None and experiment.reach.trigger is not None,
         value=None
         if value is None

@@ -197,7 +197,7 @@ class Analyst:
             raise StatError(Problem.BEFORE_FIRST_LOOK)
         if self.design.method == "group_sequential":
             spending = self.design.spending or groupsequential.Spending("obrien_fleming")
-            return GroupSequential(alpha, self._reading.information, spending)
+            return GroupSequential(alpha, self._reading.information, spending, self._reading.final)
         return Fixed(alpha)
 
     def tuned_users(self, variant: str, control: str, segment: str | None) -> float | None:
@@ -305,7 +305,7 @@ class Analyst:
         """Without the bias of having stopped because of the effect."""
         information = self._reading.information
         spending = self.design.spending or groupsequential.Spending("obrien_fleming")
-        upper = groupsequential.bounds(information, self.design.alpha, spending)
+        upper = groupsequential.bounds(information, self.design.alpha, spending, final=self._reading.final)
         found = groupsequential.stagewise(estimate / se, len(information), information, upper, se, self.design.alpha)
         return Interval(found.estimate, found.lower, found.upper), found.p_value
 

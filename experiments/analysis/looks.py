@@ -26,7 +26,8 @@ class Reading:
     """``information``: shares of the planned users at the looks up to the one shown, empty before the first.
 
     ``until``: last day of exposure of its users (None: everyone). ``stopped``: the only variant crossed its bound,
-    so that later looks are not taken; ``futile``: none could still win.
+    so that later looks are not taken; ``futile``: none could still win; ``final``: the experiment ended below its
+    planned size, and all that was left of alpha is spent at this look.
     """
 
     looks: list[Look]
@@ -34,6 +35,7 @@ class Reading:
     until: date | None = None
     stopped: bool = False
     futile: bool = False
+    final: bool = False
 
     def until_for(self, primary_days: int, days: int) -> date | None:
         """The last day of exposure for a metric that takes other ``days`` to mature, seen at the same moment."""
@@ -44,18 +46,22 @@ class Reading:
         for number, look in enumerate(self.looks, 1):
             if look.day == closed.isoformat():
                 last = number == len(self.information)
-                return Reading([], self.information[:number], stopped=self.stopped and last)
+                return Reading([], self.information[:number], stopped=self.stopped and last, final=self.final and last)
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """A look reached: share of the planned users, how many, last day of exposure, and the data (None: of the past)."""
+    """A look reached: share of the planned users, how many, last day of exposure, and the data (None: of the past).
+
+    ``final``: there will be no other, though the planned size was not reached.
+    """
 
     share: float
     users: int
     day: date | None
     data: Measurement | None
+    final: bool = False
 
 
 def read(design: Design, primary: Measurement, as_of: date) -> Reading:
@@ -73,8 +79,8 @@ def read(design: Design, primary: Measurement, as_of: date) -> Reading:
     stopped = futile = False
     for number, look in enumerate(taken, 1):
         information = tuple(part.share for part in taken[:number])
-        bound = float(groupsequential.bounds(information, design.alpha, spending)[-1])
-        floor = _futility(design, spending, information)
+        bound = float(groupsequential.bounds(information, design.alpha, spending, final=look.final)[-1])
+        floor = None if look.final else _futility(design, spending, information)
         statistic = {} if look.data is None else _statistics(look.data)
         good = 1 if primary.spec.direction is Direction.up else -1
         crossed = [variant for variant, z in statistic.items() if abs(z) >= bound]
@@ -88,10 +94,11 @@ def read(design: Design, primary: Measurement, as_of: date) -> Reading:
             break
     shown = len(looks)
     information = tuple(part.share for part in taken[:shown])
-    if not (stopped or futile):
+    final = shown > 0 and taken[shown - 1].final
+    if not (stopped or futile or final):
         looks += _ahead(design, spending, planned, information)
     until = taken[shown - 1].day if shown else None
-    return Reading(looks, information, until, stopped, futile)
+    return Reading(looks, information, until, stopped, futile, final)
 
 
 def _taken(design: Design, primary: Measurement, planned: int, as_of: date) -> list[_Taken]:
@@ -115,6 +122,11 @@ def _taken(design: Design, primary: Measurement, planned: int, as_of: date) -> l
         if ahead and share >= ahead[0]:
             taken.append(_Taken(share, users, day, primary.as_of(day)))
             ahead = [look for look in ahead if look > share]
+    else:
+        # Every window has closed. Where nobody new will come, this is the last look.
+        so_far = taken[-1].share if taken else 0.0
+        if design.ended and so_far < 1 and users / planned > so_far + _NEAR:
+            taken.append(_Taken(users / planned, users, day, primary, final=True))
     return taken
 
 

@@ -460,6 +460,7 @@ def test_a_quantile_weighs_its_values_so_that_every_variant_has_the_same_strata(
             np.concatenate([rows["a", v], rows["b", v]]),
             None,
             np.repeat([600 / sizes["a", v], 600 / sizes["b", v]], [sizes["a", v], sizes["b", v]]),
+            np.repeat([0, 1], [sizes["a", v], sizes["b", v]]),
         )
         for v in "tc"
     ]

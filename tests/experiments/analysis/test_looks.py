@@ -224,6 +224,24 @@ def test_a_bound_crossed_ends_the_plan_with_the_stagewise_interval() -> None:
     assert (report.decision.verdict, report.decision.variant) == ("ship", "t")
 
 
+def test_a_plan_that_ended_early_spends_the_rest_at_what_it_has() -> None:
+    """240 of 400 users: looks were taken at 120 and would be at 200; nobody new comes."""
+    days = normal_days(2, [0.1] * 4, n=30)
+    report = at(days, looked(looks=(0.25, 0.9, 1.0), ended=True), evening(4))
+    x = pooled(days)
+    estimate = x["t"].mean() - x["c"].mean()
+    se = math.sqrt(sum(v.var(ddof=1) / v.size for v in x.values()))
+    critical = groupsequential.bounds((0.3, 0.6), 0.05, SPENDING, final=True)[-1]
+    assert [look.users for look in report.method.looks] == [120, 240]
+    assert limits(only(report).absolute) == near(estimate, estimate - critical * se, estimate + critical * se)
+    assert only(report).p_value == near(
+        groupsequential.sequential_p(estimate / se, (0.3, 0.6), SPENDING, final=True), rel=1e-6
+    )
+    assert report.decision.verdict == "inconclusive"
+    waiting = at(days, looked(looks=(0.25, 0.9, 1.0), ended=True), evening(3))
+    assert [look.users for look in reached(waiting)] == [120]
+
+
 def test_another_metric_keeps_the_repeated_interval_after_a_stop() -> None:
     """It did not stop the plan, so the order of outcomes by their look is not its own; p and intervals agree."""
     days = normal_days(5, [0.3, 0.3, 0.9, 0.9], n=30)
