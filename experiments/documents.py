@@ -139,7 +139,7 @@ class Plan(Document):
 
     planned_users: int = Field(ge=2)
     method: Literal["sequential", "fixed", "group_sequential", "bayes"] = "sequential"
-    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    alpha: float = Field(default=0.05, ge=1e-6, lt=0.5)
     correction: Literal["holm", "bh", "none"] = "holm"
     comparisons: Literal["control", "all_pairs"] = "control"
     looks: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(default=None, min_length=1, max_length=50)

@@ -5,29 +5,19 @@ A placebo effect is `effects.difference` on a column from before exposure: it sh
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from stats.arms import means
 from stats.contrasts import ChiSquare, quadratic_form
-from stats.effects import Contrast, Effect, Interval, difference, effect
+from stats.effects import Contrast, Effect, effect
 from stats.errors import Problem, StatError
 from stats.horizon import Fixed
 from stats.moments import Floats, Moments
 
-__all__ = ["Drift", "balance", "drift", "users_for_skewness", "without_largest"]
+__all__ = ["balance", "drift", "users_for_skewness", "without_largest"]
 
 # What is left of a sum of squares after all but this share was taken away is mostly rounding.
 _ROUNDING = 1e-10
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """Effect in each slice of days since exposure, and the slope of log lift: negative when an effect wears off."""
-
-    effects: list[Interval]
-    trend: Effect
 
 
 def balance(moments: Sequence[Moments], columns: Sequence[int]) -> ChiSquare:
@@ -57,27 +47,19 @@ def balance(moments: Sequence[Moments], columns: Sequence[int]) -> ChiSquare:
 
 def drift(
     moments: Sequence[Moments], treatment: int, control: int, alpha: float, centres: Sequence[float] | None = None
-) -> Drift:
-    """Novelty or primacy: the effect per slice (pointwise intervals) and the slope of log(mean_t / mean_c) over slices.
+) -> Effect:
+    """Novelty or primacy: the slope of log(mean_t / mean_c) over slices of days since exposure.
 
     Column j holds each user's outcome a day in slice j of days since his exposure, users whose last slice has closed;
     `centres` (J,) are the slices' middles, where they are not of equal length. The slope is that of the lift, since
     users buy less from day to day under any treatment: a constant lift has none. Least squares over the slices, by the
-    delta method on the means with the joint covariance of a user's slices; z. Calendar days cannot show this: they
-    mix old and new users. Raises StatError(zero_variance) as `difference`, with the slice where there is one,
-    StatError(lift_not_identified) where a mean is not three standard errors above zero.
+    delta method on the means with the joint covariance of a user's slices; z. Negative when an effect wears off.
+    Calendar days cannot show this: they mix old and new users.
+    Raises StatError(lift_not_identified) with the slice where a mean is not three standard errors above zero.
     """
     j = moments[0].mean.size
     if j < 2:
         raise ValueError("drift needs two slices")
-    horizon = Fixed(alpha)
-    effects = []
-    for column in range(j):
-        try:
-            found = difference(means(moments, column), treatment, control, horizon)
-        except StatError as error:
-            raise StatError(error.code, **{**error.facts, "slice": column}) from error
-        effects.append(Interval(found.estimate, found.lower, found.upper))
     middles = np.arange(j, dtype=np.float64) if centres is None else np.asarray(centres, dtype=np.float64)
     slices = middles - middles.mean()
     slope = slices / (slices @ slices)
@@ -90,7 +72,7 @@ def drift(
         estimate += sign * float(slope @ np.log(arm.mean))
         variance += float(gradient @ covariance @ gradient)
     users = moments[treatment].n + moments[control].n
-    return Drift(effects, effect(Contrast(estimate, math.sqrt(variance), None, users), horizon))
+    return effect(Contrast(estimate, math.sqrt(variance), None, users), Fixed(alpha))
 
 
 def without_largest(moments: Moments, row: Floats) -> Moments:

@@ -217,7 +217,7 @@ def _metric(draft: _Draft, comparisons: Sequence[Comparison], exposed: int) -> M
             for c in against_control
         ]
     matured = sum(part.n for row in analyst.everyone.rows for part in row.values())
-    survives = measurement.measured.lifetimes is not None
+    survives = measurement.measured.lifetimes is not None and analyst.readable
     return MetricReport(
         metric=spec.key,
         name=spec.name,
@@ -236,7 +236,7 @@ def _metric(draft: _Draft, comparisons: Sequence[Comparison], exposed: int) -> M
         heterogeneity=tests,
         funnel=list(details.funnel(analyst)) if spec.kind == "funnel" else [],
         survival=list(details.curves(analyst)) if survives else [],
-        logrank=details.logrank(analyst) if survives else None,
+        logrank=details.logrank(analyst) if measurement.watches_everyone else None,
         capping=list(details.capping(analyst)),
         influence=list(details.influence(analyst)),
         choices=details.choices(analyst) if spec.role is Role.primary else [],

@@ -228,14 +228,17 @@ def slices(analyst: Analyst, measured: Measured, bounds: Sequence[int]) -> tuple
     points: list[SlicePoint] = []
     trends: list[Novelty] = []
     for variant in design.treatments:
+        pair = [row[variant], row[design.control]]
+        for column, (start, end) in enumerate(pairwise(bounds)):
+            try:
+                found = effects.difference(builders.means(pair, column), 0, 1, Fixed(design.alpha))
+            except StatError:
+                continue
+            points.append(SlicePoint(variant, start, end, Interval(found.estimate, found.lower, found.upper)))
         try:
-            found = diagnostics.drift([row[variant], row[design.control]], 0, 1, design.alpha, middles)
+            trend = diagnostics.drift(pair, 0, 1, design.alpha, middles)
         except StatError:
             continue
-        for (start, end), interval in zip(pairwise(bounds), found.effects, strict=True):
-            effect = Interval(interval.estimate, interval.lower, interval.upper)
-            points.append(SlicePoint(variant, start, end, effect))
-        trend = found.trend
         trends.append(Novelty(variant, Interval(trend.estimate, trend.lower, trend.upper), trend.p_value))
     return points, trends
 

@@ -124,18 +124,13 @@ def test_drift_slope_is_the_contrast_of_a_poisson_regression_with_clustered_user
     at = np.arange(5.0) if centres is None else np.array(centres)
     slope = (at - at.mean()) / ((at - at.mean()) ** 2).sum()
     oracle = fit.t_test(np.concatenate([-slope, slope]))
-    assert found.trend.estimate == pytest.approx(float(oracle.effect[0]), rel=1e-6)
+    assert found.estimate == pytest.approx(float(oracle.effect[0]), rel=1e-6)
     # Cluster-robust variance there has n in place of n - 1 in each arm.
-    assert found.trend.se == pytest.approx(float(oracle.sd[0, 0]), rel=2e-3)
+    assert found.se == pytest.approx(float(oracle.sd[0, 0]), rel=2e-3)
 
 
-def test_drift_slices_are_differences_and_an_effect_that_wears_off_is_found() -> None:
-    parts = moments(panel(2, fade=0.2))
-    found = drift(parts, 1, 0, 0.1)
-    for column, interval in enumerate(found.effects):
-        plain = difference(means(parts, column), 1, 0, Fixed(0.1))
-        assert (interval.estimate, interval.lower, interval.upper) == (plain.estimate, plain.lower, plain.upper)
-    assert found.trend.upper < 0
+def test_an_effect_that_wears_off_drifts_down() -> None:
+    assert drift(moments(panel(2, fade=0.2)), 1, 0, 0.1).upper < 0
 
 
 def test_a_steady_lift_does_not_drift_though_the_effect_falls_with_the_baseline() -> None:
@@ -143,7 +138,7 @@ def test_a_steady_lift_does_not_drift_though_the_effect_falls_with_the_baseline(
     alarms = 0
     for seed in range(400):
         control, treated = panel(seed)
-        alarms += drift(moments([control * fall, (treated - 1) * fall * 1.3]), 1, 0, 0.05).trend.p_value < 0.05
+        alarms += drift(moments([control * fall, (treated - 1) * fall * 1.3]), 1, 0, 0.05).p_value < 0.05
     low, high = scipy.stats.binom.interval(0.99, 400, 0.05)
     assert low <= alarms <= high
 
@@ -157,15 +152,9 @@ def test_drift_needs_means_well_above_zero() -> None:
     assert (caught.value.code, caught.value.facts["slice"]) == (Problem.LIFT_NOT_IDENTIFIED, 2)
 
 
-def test_drift_names_the_slice_that_does_not_vary() -> None:
-    rows = panel(4)
-    for x in rows:
-        x[:, 3] = 0
-    with pytest.raises(StatError) as caught:
-        drift(moments(rows), 1, 0, 0.05)
-    assert (caught.value.code, caught.value.facts["slice"]) == (Problem.ZERO_VARIANCE, 3)
+def test_drift_needs_slices() -> None:
     with pytest.raises(ValueError, match="slices"):
-        drift(moments([x[:, :1] for x in rows]), 1, 0, 0.05)
+        drift(moments([x[:, :1] for x in panel(4)]), 1, 0, 0.05)
 
 
 @lawful
