@@ -48,8 +48,8 @@ class Design:
     ``shares`` holds each variant's designed share of the users of each stratum; ``stratified`` whether effects must be
     combined from the strata; ``members`` the strata that make up each segment reported on; ``dimensions`` the segments
     that together make up everyone, by what they are segments of. ``pairs``: compare all pairs of variants. ``factors``:
-    levels of each variant, ``doses`` its touches a week. ``ghosts``: a trigger is recorded in every variant. ``ended``: nobody
-    new is exposed any more.
+    levels of each variant, ``doses`` its touches a week. ``ghosts``: a trigger is recorded in every variant. ``ended``:
+    nobody new is exposed any more.
     """
 
     experiment: str

@@ -109,7 +109,7 @@ class Spending(Document):
     """
 
     name: Literal["obrien_fleming", "pocock", "hwang_shih_decani", "power"] = "obrien_fleming"
-    parameter: float | None = None
+    parameter: float | None = Field(default=None, ge=-20, le=20)
 
     def _inconsistencies(self) -> Iterator[tuple[str, str]]:
         takes = self.name in ("hwang_shih_decani", "power")

@@ -197,7 +197,7 @@ class SlicePoint(Struct, frozen=True):
 
 
 class Novelty(Struct, frozen=True):
-    """Does the lift fade or grow with the days since exposure? ``slope``: change a day of the logarithm of the ratio."""
+    """Does the lift fade or grow with the days since exposure? ``slope``: change a day of the ratio's logarithm."""
 
     variant: str
     slope: Interval
@@ -222,7 +222,7 @@ class DosePoint(Struct, frozen=True):
     upper: float
 
 
-class Frequency(Struct, frozen=True):
+class DoseResponse(Struct, frozen=True):
     """How a metric responds to touches a week.
 
     ``trend``: change per touch. ``departure``: test of a straight line. ``shape``: what the curve was allowed to be.
@@ -309,7 +309,7 @@ class MetricReport(Struct, frozen=True):
     slices: list[SlicePoint] = []
     novelty: list[Novelty] = []
     choices: list[Choice] = []
-    frequency: Frequency | None = None
+    frequency: DoseResponse | None = None
     factorial: Factorial | None = None
 
 

@@ -73,8 +73,8 @@ class Spending:
             raise ValueError(f"unknown spending function: {self.name}")
         if (self.parameter is not None) != (self.name in ("hwang_shih_decani", "power")):
             raise ValueError("hwang_shih_decani and power take a parameter, the others none")
-        if self.parameter is not None and not (math.isfinite(self.parameter) and abs(self.parameter) <= 100):
-            raise ValueError(f"parameter must be within 100 of zero: {self.parameter}")
+        if self.parameter is not None and not (math.isfinite(self.parameter) and abs(self.parameter) <= 20):
+            raise ValueError(f"parameter must be within 20 of zero: {self.parameter}")
         if self.name == "power" and not (self.parameter or 0) > 0:
             raise ValueError(f"the power must be positive: {self.parameter}")
 

@@ -15,9 +15,9 @@ from experiments.report import (
     Choice,
     Comparison,
     DosePoint,
+    DoseResponse,
     FactorEffect,
     Factorial,
-    Frequency,
     FunnelStep,
     Heterogeneity,
     Influence,
@@ -260,7 +260,7 @@ def choices(analyst: Analyst) -> list[Choice]:
     ]
 
 
-def frequency(analyst: Analyst) -> Frequency | None:
+def frequency(analyst: Analyst) -> DoseResponse | None:
     """How the metric responds to touches a week, where at least three frequencies were tested."""
     design = analyst.design
     variants = [variant for variant in design.variants if variant in design.doses]
@@ -291,7 +291,7 @@ def frequency(analyst: Analyst) -> Frequency | None:
         problem = error.code
     names = {design.doses[variant]: variant for variant in variants}
     floor, ceiling = (0.0, 1.0) if analyst.spec.unit == "share" else (-math.inf, math.inf)
-    return Frequency(
+    return DoseResponse(
         trend=Interval(trend.estimate, trend.lower, trend.upper),
         trend_p=trend.p_value,
         departure=Test(departure.statistic, departure.df, departure.p_value),

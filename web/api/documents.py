@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from experiments import registry
 from experiments.access import Scope
-from experiments.documents import Decision, Document, Kind, Status, field_problem
+from experiments.documents import Decision, Kind, Status, field_problem
 from experiments.errors import FieldProblem, InvalidDocument, NotFound
+from experiments.fields import Document
 from web.api import payload
 from web.api.operations import JSON, Answer, Operations, actor, conditional, json_answer
 from web.problems import RequestRefused

@@ -12,7 +12,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 from experiments.codes import HealthCode
 from experiments.design import ValueSpec
 from experiments.fields import Direction
-from experiments.report import Frequency, Report
+from experiments.report import DoseResponse, Report
 from experiments.sums import MICROS, Cell, Column, Layout, Measured, Sums
 from stats import dose, sequential, shrinkage, winner
 from stats.arms import ArmVector
@@ -191,7 +191,7 @@ def touched(curve: Any, seed: int = 1, n: int = 400) -> dict[Any, Floats]:
     return {(None, v): r.normal(curve(x), 1, n).round(3) for v, x in DOSES.items()}
 
 
-def response(rows: dict[Any, Floats], direction: Direction = Direction.up, doses: Any = None) -> Frequency | None:
+def response(rows: dict[Any, Floats], direction: Direction = Direction.up, doses: Any = None) -> DoseResponse | None:
     plan = design(equal_shares("ctuw"), doses=DOSES if doses is None else doses)
     return build(plan, (spec(direction=direction), measured(rows))).metrics[0].frequency
 

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import select
 
-from experiments import report
-from experiments.report import COLUMNS
+from experiments import export, report
+from experiments.export import COLUMNS
 from experiments.store import Store
 from experiments.tables import SavedReport
+from tests.experiments.test_priors import past
 from tests.web import made
 from tests.web.conftest import Api, Clock
 
@@ -49,7 +50,7 @@ def test_the_list_names_every_report_newest_first(
 @pytest.mark.parametrize("place", ["latest", "by id"])
 def test_csv_and_parquet_hold_the_rows_of_the_json(api: Api, made_report: dict[str, str], place: str) -> None:
     address = made_report["location"] if place == "by id" else f"/v1/experiments/{made.KEY}/report"
-    want = [msgspec.to_builtins(row) for row in report.rows(report.decode(api("GET", f"{address}.json").data))]
+    want = [msgspec.to_builtins(row) for row in export.rows(report.decode(api("GET", f"{address}.json").data))]
     assert len(want) == 6
 
     table = pq.read_table(io.BytesIO(api("GET", f"{address}.parquet").data))
@@ -120,3 +121,16 @@ def test_a_report_of_another_version_says_so(api: Api, store: Store, made_report
     for extension in (".csv", ".parquet"):
         answer = api("GET", f"{made_report['location']}{extension}")
         assert (answer.status_code, answer.json["code"]) == (409, "report_unreadable")
+
+
+def test_the_prior_of_a_metric_needs_three_past_effects(api: Api, store: Store) -> None:
+    body = {"key": "m", "name": "m", "kind": "mean", "terms": [{"event": "buy"}], "window_days": 7}
+    assert api("POST", "/v1/metrics", json=body).status_code == 201
+    for number, lift in enumerate((0.0, 0.05)):
+        past(store, number, lift)
+    refused = api("GET", "/v1/metrics/m/prior")
+    assert (refused.status_code, refused.json["code"]) == (409, "too_little_experience")
+    past(store, 2, 0.1)
+    found = api("GET", "/v1/metrics/m/prior").json
+    assert (found["metric"], found["effects"]) == ("m", 3)
+    assert found["sd"] > 0
