@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from math import floor, log10
 from zoneinfo import ZoneInfo
 
 from babel import Locale
-from babel.dates import format_datetime
+from babel.dates import format_date, format_datetime
 from babel.lists import format_list
 from babel.numbers import format_currency, format_decimal, format_percent
 
@@ -29,9 +29,13 @@ class Formats:
     def chinese(self) -> bool:
         return str(self.locale.language) == "zh"
 
-    @property
-    def _points(self) -> str:
-        return " 个百分点" if self.chinese else " pp"
+    def _measure(self, unit: str, *, signed: bool) -> str:
+        """Return what follows a number: of shares only changes have a measure of their own."""
+        if unit == "share" and signed:
+            return " 个百分点" if self.chinese else " pp"
+        if unit == "days":
+            return " 天" if self.chinese else " days"
+        return ""
 
     def count(self, value: int) -> str:
         """Return a whole number."""
@@ -47,7 +51,7 @@ class Formats:
 
     def interval(self, unit: str, interval: Interval, precision: float) -> tuple[str, str, str]:
         """Return an absolute effect and the limits of its interval; a unit of measure follows the last number only."""
-        lower = self.change(unit, interval.lower, precision).removesuffix(self._points)
+        lower = self.change(unit, interval.lower, precision).removesuffix(self._measure(unit, signed=True))
         return self.change(unit, interval.estimate, precision), lower, self.change(unit, interval.upper, precision)
 
     def relative(self, interval: Interval) -> tuple[str, str, str]:
@@ -94,6 +98,10 @@ class Formats:
         pattern = "y年M月d日 HH:mm" if self.chinese else "d MMM y, HH:mm"
         return format_datetime(instant, pattern, tzinfo=self.zone, locale=self.locale)
 
+    def day(self, day: str) -> str:
+        """Return a day given as YYYY-MM-DD."""
+        return format_date(date.fromisoformat(day), "y年M月d日" if self.chinese else "d MMM y", locale=self.locale)
+
     def names(self, names: Iterable[str]) -> str:
         """Return names as a list in a sentence."""
         return format_list(list(names), locale=self.locale)
@@ -103,10 +111,10 @@ class Formats:
             decimals = _decimals(precision * 100)
             if not signed:
                 return self._percent(value, max(decimals, 1), signed=False)
-            return f"{self._number(value * 100, decimals, signed=True)}{self._points}"
+            return self._number(value * 100, decimals, signed=True) + self._measure(unit, signed=True)
         if unit == "money":
             return self._money(value, max(_decimals(precision), 0 if abs(value) >= 100 else 2), signed=signed)
-        return self._number(value, _decimals(precision), signed=signed)
+        return self._number(value, _decimals(precision), signed=signed) + self._measure(unit, signed=signed)
 
     def _number(self, value: float, decimals: int, *, signed: bool) -> str:
         rounded = round(value, decimals)
@@ -134,8 +142,12 @@ def precision(metric: MetricReport) -> float:
 
     One for the whole metric, so that its numbers line up.
     """
-    widths = [c.absolute.upper - c.absolute.lower for c in metric.comparisons if c.segment is None and c.absolute]
-    return max(widths, default=0.0) / 4
+    return known_to(c.absolute for c in metric.comparisons if c.segment is None and c.absolute)
+
+
+def known_to(intervals: Iterable[Interval]) -> float:
+    """Return the same for any intervals that stand together."""
+    return max((interval.upper - interval.lower for interval in intervals), default=0.0) / 4
 
 
 def _decimals(precision: float) -> int:

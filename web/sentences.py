@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from flask_babel import lazy_gettext as _
 
-from experiments.documents import Direction, Role, Status
-from experiments.report import HealthCode, ReasonCode, Verdict
+from experiments.codes import HealthCode, ReasonCode, Verdict
+from experiments.documents import Status
+from experiments.fields import Direction, Role
 from stats.errors import Problem
 from web.formats import Formats
 from web.languages import gettext, ngettext
@@ -31,6 +32,8 @@ REASONS: Mapping[str, object] = {
     ReasonCode.segment_harmed: _("Some segments do worse with it; they are left out."),
     ReasonCode.value_uncertain: _("It may still lose money: the range includes a loss."),
     ReasonCode.value_negative: _("It costs more than it brings in."),
+    ReasonCode.before_first_look: _("The first planned look has not been reached yet."),
+    ReasonCode.futile: _("Even the rest of the plan would hardly show the effect that was planned for."),
 }
 
 PROBLEMS: Mapping[str, object] = {
@@ -41,6 +44,13 @@ PROBLEMS: Mapping[str, object] = {
     Problem.NO_CONTROL: _("There are no control users to compare with."),
     Problem.SAMPLE_RATIO_MISMATCH: _("Users did not arrive in the planned proportions."),
     Problem.UNEXPECTED_USERS: _("There are users in a variant that should have none."),
+    Problem.HORIZON_NOT_REACHED: _("The users have not been watched long enough yet."),
+    Problem.WEAK_INSTRUMENT: _("Too few more were reached than in control to tell the effect on them."),
+    Problem.TRIGGER_UNBALANCED: _("The variant changes who triggers, so those who did cannot be compared."),
+    Problem.NO_OPTIMUM: _("There is no best point within the frequencies tested."),
+    Problem.BEFORE_FIRST_LOOK: _("Not shown before the first planned look."),
+    Problem.SHAPE_REJECTED: _("The data contradict the shape that was assumed."),
+    Problem.TIED: _("Several are exactly equal."),
 }
 
 STATUSES: Mapping[str, object] = {
@@ -83,11 +93,15 @@ DIRECTIONS: Mapping[str, object] = {
 METHODS: Mapping[str, object] = {
     "sequential": _("Safe to look at any time (confidence sequence)"),
     "fixed": _("Read once, at the planned size (fixed horizon)"),
+    "group_sequential": _("Read at the planned looks only (group-sequential)"),
+    "bayes": _("What to believe after these data (Bayes)"),
 }
 
 INTERVALS: Mapping[str, object] = {
     "asymptotic_confidence_sequence": _("Asymptotic confidence sequence, tuned to the planned size"),
     "classical": _("Classical interval (score interval for shares, Welch's for means)"),
+    "repeated": _("Repeated confidence interval: holds at every planned look"),
+    "credible": _("Credible interval: the truth lies in it with this probability, given the prior"),
 }
 
 CORRECTIONS: Mapping[str, object] = {
@@ -96,15 +110,67 @@ CORRECTIONS: Mapping[str, object] = {
     "none": _("None"),
 }
 
+COMPARISONS: Mapping[str, object] = {
+    "control": _("Every variant with control"),
+    "all_pairs": _("All pairs of variants"),
+}
+
+SPENDING: Mapping[str, object] = {
+    "obrien_fleming": _("O'Brien–Fleming: strict at the first looks, almost the plain test at the last"),
+    "pocock": _("Pocock: about equally strict at every look"),
+    "hwang_shih_decani": _("Hwang–Shih–DeCani"),
+    "power": _("A power of the share of users"),
+}
+
 STATISTICS: Mapping[str, object] = {
     "pooled_z": _("z, pooled proportions"),
+    "exact": _("exact test (few conversions)"),
     "welch_t": _("t, Welch"),
     "adjusted_t": _("t, adjusted means"),
+    "wald_z": _("z, Wald"),
+}
+
+KINDS: Mapping[str, object] = {
+    "conversion": _("share of users"),
+    "mean": _("mean per user"),
+    "ratio": _("ratio of two sums"),
+    "retention": _("share of users who came back"),
+    "time_to_event": _("mean days until it happens"),
+    "quantile": _("quantile"),
+    "funnel": _("share of users who went all the way"),
+}
+
+SHAPES: Mapping[str, object] = {
+    "free": _("no shape was assumed"),
+    "increasing": _("taken never to fall with more touches"),
+    "decreasing": _("taken never to rise with more touches"),
+    "concave": _("taken to gain less with every further touch"),
+}
+
+CHECKS: Mapping[str, object] = {
+    HealthCode.sample_ratio_mismatch: _("Split between the variants"),
+    HealthCode.segment_sample_ratio_mismatch: _("Split within a segment"),
+    HealthCode.daily_sample_ratio_mismatch: _("Split on the most unusual day"),
+    HealthCode.different_before: _("Same behaviour before the experiment"),
+    HealthCode.novelty: _("Effect steady since exposure"),
+    HealthCode.outlier_influence: _("Same answer without the largest users"),
+    HealthCode.trigger_depends_on_variant: _("Trigger fires alike with and without the treatment"),
 }
 
 ADJUSTMENTS: Mapping[str, object] = {
     "none": _("None"),
     "cuped": _("Earlier behaviour of the same users (CUPED)"),
+}
+
+CHARTS: Mapping[str, object] = {
+    "effects": _("Effects chart (CSV)"),
+    "segments": _("Segments chart (CSV)"),
+    "timeline": _("Time chart (CSV)"),
+    "slices": _("Chart by days since exposure (CSV)"),
+    "factors": _("Factors chart (CSV)"),
+    "frequency": _("Frequency chart (CSV)"),
+    "funnel": _("Funnel chart (CSV)"),
+    "survival": _("Curves (CSV)"),
 }
 
 ERRORS: Mapping[str, object] = {
@@ -126,7 +192,7 @@ def known(table: Mapping[str, object], code: str) -> str:
 
 def health(code: str, count: int, of: int, subject: str | None, formats: Formats) -> tuple[str, str]:
     """Return what was found about the data, and what to do about it."""
-    facts = {"count": formats.count(count), "of": formats.count(of), "segment": subject or ""}
+    facts = {"count": formats.count(count), "of": formats.count(of), "segment": subject or "", "subject": subject or ""}
     match code:
         case HealthCode.sample_ratio_mismatch:
             return (
@@ -169,5 +235,49 @@ def health(code: str, count: int, of: int, subject: str | None, formats: Formats
             return (
                 gettext("The segment %(segment)s has too few users in some variant (%(count)s in all).", **facts),
                 gettext("Its users are left out of the overall effect until every variant has some."),
+            )
+        case HealthCode.daily_sample_ratio_mismatch:
+            return (
+                gettext("%(subject)s: the %(count)s users of this day were not split as planned.", **facts),
+                gettext("Look for a release, an outage or a campaign on that day. The total can hide it."),
+            )
+        case HealthCode.different_before:
+            return (
+                gettext("%(subject)s: the variants' users differed already before the experiment.", **facts),
+                gettext(
+                    "The effects are adjusted for it. If it comes back in other experiments, check how users are "
+                    "assigned."
+                ),
+            )
+        case HealthCode.novelty:
+            return (
+                gettext("%(subject)s: the effect changes with the days since exposure.", **facts),
+                gettext("Do not carry it far into the future: let the experiment run on until it has settled."),
+            )
+        case HealthCode.outlier_influence:
+            return (
+                gettext("%(subject)s: the answer changes without the largest user of each variant.", **facts),
+                gettext("Check these users for test orders, resellers or errors, and think of a cap on the metric."),
+            )
+        case HealthCode.trigger_depends_on_variant:
+            return (
+                gettext("%(subject)s: the trigger fires more often or less often than with control.", **facts),
+                gettext(
+                    "Those who triggered differ between the variants, so no effect among them is shown. The effect on "
+                    "all users stands."
+                ),
+            )
+        case HealthCode.openers_only:
+            return (
+                gettext("It is recorded who received the treatment, but not who of control would have received it."),
+                gettext(
+                    "Do not compare receivers with everyone else: they differ anyhow. Record a ghost for control users "
+                    "at the moment at which they would have been treated."
+                ),
+            )
+        case HealthCode.effect_drifted:
+            return (
+                gettext("%(subject)s: today's effect lies outside the range that earlier days had left.", **facts),
+                gettext("The effect has changed over time: look at its course before deciding."),
             )
     return known({}, code), ""

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 from werkzeug.serving import make_server
 
-from experiments import access, reports
+from experiments import access, registry, reports
+from experiments.documents import Kind
 from experiments.settings import Settings
 from experiments.store import Store
-from tests.web import made
+from tests.web import made, rich
 from web import create_app
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's ch
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A live server on a store with an experiment measured over some days, and one that was reported by hand."""
+    """A live server on a store with an experiment measured over some days, and reports with every part."""
     store = Store.open(Settings.in_folder(tmp_path_factory.mktemp("store")), migrate=True)
     with store.write() as session:
         access.create_account(session, made.LOGIN, made.PASSWORD, now=made.NOW)
@@ -43,6 +45,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for day in range(3):
         made.facts(store, at=made.NOW - timedelta(days=9 - day), first=day * 200, users=200)
     reports.make(store, made.KEY, now=made.NOW)
+    for name, make in rich.REPORTS.items():
+        with store.write() as session:
+            registry.create(session, Kind.experiment, made.PLAIN | {"key": name}, actor="setup", now=made.NOW)
+        made.save(store, structs.replace(make(), experiment=name), name)
     serving = make_server("127.0.0.1", 0, create_app(store=store, clock=lambda: made.NOW), threaded=True)
     thread = threading.Thread(target=serving.serve_forever)
     thread.start()
@@ -130,6 +136,34 @@ def test_charts_draw_and_nothing_overflows(page: Page) -> None:
     assert overflow(page) == 0
     page.goto("/")
     assert overflow(page) == 0
+
+
+# Texts of charts that reach beyond their chart, and tables that must be pushed to and fro.
+CUT = """() => [...document.querySelectorAll('[data-chart]')].flatMap(chart => {
+    const box = chart.getBoundingClientRect()
+    return [...chart.querySelectorAll('svg text')].filter(text => {
+        const own = text.getBoundingClientRect()
+        return own.width && (own.right > box.right + 1 || own.left < box.left - 1)
+    }).map(text => text.textContent)
+})"""
+PUSHED = """selector => [...document.querySelectorAll(selector)].filter(e => e.scrollWidth > e.clientWidth + 1)
+    .map(e => e.getAttribute('aria-label'))"""
+
+
+@pytest.mark.parametrize("name", rich.REPORTS)
+@pytest.mark.parametrize("page", each_reader(), indirect=True)
+def test_a_report_with_every_part_draws_and_nothing_is_cut(page: Page, name: str) -> None:
+    log_in(page)
+    page.goto(f"/experiments/{name}")
+    page.wait_for_function("[...document.querySelectorAll('[data-chart]')].every(e => e.dataset.drawn)")
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert overflow(page) == 0
+    charts = page.locator("[data-chart]")
+    assert charts.count() >= 3
+    assert charts.locator("svg").count() == charts.count()
+    assert page.evaluate(CUT) == []
+    narrow = page.viewport_size == NARROW
+    assert page.evaluate(PUSHED, ".scroll:has(.grid, .effects)" if narrow else ".scroll") == []
 
 
 def test_the_first_screen_holds_the_verdict_the_reach_and_the_guardrails(page: Page) -> None:

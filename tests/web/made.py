@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import structs
 
 from experiments import ingest, registry, report
+from experiments.codes import HealthCode, ReasonCode, Verdict
 from experiments.documents import Kind, Status
 from experiments.report import (
     ArmCount,
@@ -14,19 +15,16 @@ from experiments.report import (
     Comparison,
     DecisionAdvice,
     Finding,
-    HealthCode,
     Interval,
     Method,
     MetricReport,
     MoneyInterval,
     NonInferiority,
-    ReasonCode,
     Report,
     SampleRatio,
     SegmentSampleRatio,
     Statistic,
     TimelinePoint,
-    Verdict,
 )
 from experiments.store import Store
 from experiments.tables import SavedReport
@@ -122,7 +120,7 @@ def save(store: Store, made: Report, name: str = "made") -> None:
         body=report.encode(made).decode(),
     )
     with store.write() as session:
-        session.add(row)
+        session.merge(row)
 
 
 def comparison(variant: str, estimate: float, half: float, segment: str | None = None, **fields: Any) -> Comparison:

@@ -7,7 +7,7 @@ import altair as alt
 import pytest
 from flask import Flask
 
-from tests.web import made
+from tests.web import made, rich
 from tests.web.test_formats import EN
 from web import charts
 
@@ -24,6 +24,13 @@ CHARTS = {
     "guardrail": lambda: charts.effects(REPORT, REPORT.metrics[2], EN),
     "segments": lambda: charts.segments(REPORT, REPORT.metrics[0], EN),
     "timeline": lambda: charts.timeline(REPORT, REPORT.metrics[0], EN),
+    "shrunk": lambda: charts.segments(rich.frequency(), rich.frequency().metrics[0], EN),
+    "funnel": lambda: charts.funnel(rich.frequency(), rich.frequency().metrics[1]),
+    "survival": lambda: charts.survival(rich.frequency(), rich.frequency().metrics[2]),
+    "slices": lambda: charts.slices(rich.frequency(), rich.frequency().metrics[0], EN),
+    "gain": lambda: charts.frequency(rich.frequency().metrics[0], EN),
+    "harm": lambda: charts.frequency(rich.frequency().metrics[3], EN),
+    "factors": lambda: charts.factors(rich.factors(), rich.factors().metrics[0], EN),
 }
 
 

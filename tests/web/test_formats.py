@@ -21,6 +21,17 @@ def test_a_share_changes_by_percentage_points() -> None:
     assert ZH.interval("share", interval, 0.005) == ("+7.66 个百分点", "+6.63", "+8.69 个百分点")
 
 
+def test_days_are_named_once_in_an_interval() -> None:
+    interval = Interval(-1.5, -2.25, -0.75)
+    assert EN.interval("days", interval, 0.4) == ("−1.50 days", "−2.25", "−0.75 days")
+    assert ZH.interval("days", interval, 0.4) == ("−1.50 天", "−2.25", "−0.75 天")
+    assert EN.level("days", 3.14, 0.4) == "3.14 days"
+
+
+def test_a_day_is_written_as_the_reader_writes_it() -> None:
+    assert (EN.day("2026-11-02"), ZH.day("2026-11-02")) == ("2 Nov 2026", "2026年11月2日")
+
+
 def test_money_has_the_stores_currency_and_the_readers_form() -> None:
     assert EN.money(49_269.27) == "+CN¥49,269"
     assert ZH.money(-49_269.27) == "−¥49,269"

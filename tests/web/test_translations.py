@@ -15,11 +15,13 @@ from flask import Flask
 from flask_babel import force_locale
 
 import web
-from experiments.documents import Direction, Role, Status
-from experiments.report import HealthCode, Method, MetricReport, ReasonCode, Statistic, Verdict
+from experiments.codes import HealthCode, ReasonCode, Verdict
+from experiments.documents import Spending, Status
+from experiments.fields import Direction, Role
+from experiments.report import DoseResponse, Method, MetricReport, Statistic
 from stats.errors import Problem
 from tests.web.test_formats import EN, ZH
-from web import sentences
+from web import charts, sentences
 from web.languages import LANGUAGES
 
 ROOT = Path(web.__file__).parent
@@ -52,7 +54,7 @@ def test_the_catalogue_has_the_texts_of_code_and_pages_and_no_others() -> None:
 
 
 def test_no_text_is_missing_doubtful_or_left_in_english() -> None:
-    same_in_chinese = {"t（Welch）", "%(metric)s %(change)s"}
+    same_in_chinese = {"t（Welch）", "%(metric)s %(change)s", "%(metric)s：%(reason)s"}
     for message in messages():
         assert not message.fuzzy, message.id
         for text in texts(message.string):
@@ -106,12 +108,20 @@ def test_every_code_has_a_sentence_in_both_languages(
         (sentences.CORRECTIONS, Method, "correction"),
         (sentences.STATISTICS, Statistic, "name"),
         (sentences.ADJUSTMENTS, MetricReport, "adjustment"),
+        (sentences.COMPARISONS, Method, "comparisons"),
+        (sentences.KINDS, MetricReport, "kind"),
+        (sentences.SHAPES, DoseResponse, "shape"),
+        (sentences.SPENDING, Spending, "name"),
     ],
 )
 def test_every_choice_that_a_report_can_name_has_a_sentence(
     table: Mapping[str, object], part: type[object], field: str
 ) -> None:
     assert set(table) == set(get_args(get_type_hints(part)[field]))
+
+
+def test_every_chart_to_download_has_a_name() -> None:
+    assert list(sentences.CHARTS) == list(charts.NAMES)
 
 
 @pytest.mark.parametrize("code", HealthCode)

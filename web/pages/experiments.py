@@ -16,7 +16,7 @@ from web.api import reports as downloads
 from web.formats import Formats
 from web.languages import gettext
 from web.pages.overview import BAR_WIDTH, lines
-from web.pages.results import results
+from web.pages.results import shown
 from web.pages.verdict import readable
 from web.security import login_required
 from web.state import state
@@ -58,7 +58,7 @@ def show(key: str) -> str:
         status_label=sentences.known(sentences.STATUSES, experiment.status),
         report=report,
         saved=saved,
-        results=results(report, formats) if report else None,
+        results=shown(saved.body, formats) if report and saved else None,
         as_of=formats.moment(report.as_of) if report else "",
         waiting=formats.count(waiting) if waiting and report else "",
         stale=stale,

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from experiments import registry, reports
+from experiments.codes import Verdict
 from experiments.documents import Experiment, Kind, Status
-from experiments.report import Interval, Verdict
+from experiments.report import Interval
 from web import charts, sentences
 from web.formats import Formats, precision
 from web.pages import verdict

@@ -1,13 +1,19 @@
 """What the results page shows: a report turned into texts, tables and charts, once, for the template to lay out."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from experiments.report import Comparison, Finding, MetricReport, Report, Verdict
+from experiments.codes import Verdict
+from experiments.report import MetricReport, Report, decode
 from web import charts, sentences
 from web.charts import Chart
-from web.formats import Formats, precision
-from web.pages import verdict
+from web.formats import Formats
+from web.pages import designs, details, tables, verdict
+from web.pages.health import Health, health
+from web.pages.method import Method, method
+from web.pages.parts import Part
+from web.pages.segments import Segments, segments
+from web.pages.tables import Table
 from web.pages.verdict import Guardrail, Headline
 
 
@@ -25,49 +31,12 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """An effect as text: the estimate, and its limits."""
-
-    estimate: str
-    lower: str
-    upper: str
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A comparison in a table; where there is no number, ``problem`` says why."""
-
-    variant: str
-    level: str
-    users: str
-    absolute: Cell | None
-    relative: Cell | None
-    relative_problem: str
-    p_value: str
-    p_adjusted: str
-    probability_better: str
-    expected_loss: str
-    reading: str
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One metric over all users, or in one segment: the control's own value, and a row for each variant."""
-
-    title: str
-    control: str
-    control_level: str
-    control_users: str
-    rows: list[Row]
-
-
-@dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric with its tables and its chart."""
+    """One metric with its tables, its chart, and what else is known of it."""
 
     key: str
     name: str
+    kind: str
     role: str
     is_guardrail: bool
     direction: str
@@ -75,34 +44,13 @@ class Metric:
     overall: Table
     segments: list[Table]
     chart: Chart
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """One finding: what, what to do, and whether it makes the report invalid."""
-
-    sentence: str
-    advice: str
-    fatal: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A test statistic to compare with another program's."""
-
-    metric: str
-    variant: str
-    statistic: str
-    value: str
-    df: str
-    p_value: str
-    adjustment: str
-    variance_reduction: str
+    parts: list[Part]
+    notes: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Everything the page shows of one report. Without trust in the data, ``metrics`` and the charts are empty."""
+    """Everything the page shows of one report. Without trust in the data there are no metrics, charts and sections."""
 
     headline: Headline
     trusted: bool
@@ -112,17 +60,18 @@ class Results:
     planned: str
     guardrails: list[Guardrail]
     metrics: list[Metric]
-    segments_chart: Chart | None
+    segments: Segments | None
     timeline_chart: Chart | None
-    health: list[Health]
-    split_ok: bool
-    split_p: str
-    segment_splits: list[tuple[str, str, bool]]
-    method: str
-    interval: str
-    correction: str
-    confidence: str
-    checks: list[Check]
+    sections: list[Part]
+    health: Health
+    method: Method
+    charts: list[tuple[str, str]]
+
+
+@lru_cache(maxsize=16)
+def shown(body: bytes, formats: Formats) -> Results:
+    """Return what the page shows of a saved report; kept, for declaring a dozen charts takes a third of a second."""
+    return results(decode(body), formats)
 
 
 def results(report: Report, formats: Formats) -> Results:
@@ -130,6 +79,15 @@ def results(report: Report, formats: Formats) -> Results:
     trusted = report.decision.verdict != Verdict.invalid
     primary = report.primary()
     planned = report.method.planned_users
+    metrics = [_metric(report, metric, formats) for metric in report.metrics] if trusted else []
+    by_segment = segments(report, formats) if trusted else None
+    course = charts.timeline(report, primary, formats) if trusted and _days(primary) > 1 else None
+    since = details.slices(report, primary, formats) if trusted else None
+    sections = [*([since] if since else []), *designs.sections(report, formats)] if trusted else []
+    parts = [*sections, *(part for metric in metrics for part in metric.parts)]
+    single = [by_segment.chart if by_segment else None, course]
+    drawn = [*(metric.chart for metric in metrics), *single, *(chart for part in parts for chart in part.charts)]
+    kinds = {chart.name.partition("-")[0] for chart in drawn if chart is not None}
     return Results(
         headline=verdict.headline(report, formats),
         trusted=trusted,
@@ -138,25 +96,13 @@ def results(report: Report, formats: Formats) -> Results:
         matured=formats.count(primary.matured),
         planned=formats.count(planned) if planned else "",
         guardrails=list(verdict.guardrails(report, formats)) if trusted else [],
-        metrics=[_metric(report, metric, formats) for metric in report.metrics] if trusted else [],
-        segments_chart=charts.segments(report, primary, formats) if trusted and report.segments else None,
-        timeline_chart=charts.timeline(report, primary, formats) if trusted and _days(primary) > 1 else None,
-        health=[_health(report, finding, formats) for finding in report.health],
-        split_ok=report.srm.problem is None,
-        split_p=formats.p_value(report.srm.p_value) if report.srm.p_value is not None else "",
-        segment_splits=[
-            (
-                report.segments.get(part.segment, part.segment),
-                formats.p_value(part.p_value) if part.p_value is not None else "",
-                part.problem is None,
-            )
-            for part in report.segment_srm
-        ],
-        method=sentences.known(sentences.METHODS, report.method.name),
-        interval=sentences.known(sentences.INTERVALS, report.method.interval),
-        correction=sentences.known(sentences.CORRECTIONS, report.method.correction),
-        confidence=formats.percent(1 - report.method.alpha),
-        checks=list(_checks(report, formats)) if trusted else [],
+        metrics=metrics,
+        segments=by_segment,
+        timeline_chart=course,
+        sections=sections,
+        health=health(report, formats),
+        method=method(report, formats, trusted=trusted),
+        charts=[(name, str(label)) for name, label in sentences.CHARTS.items() if name in kinds],
     )
 
 
@@ -182,89 +128,17 @@ def _arms(report: Report, formats: Formats) -> list[Arm]:
 
 
 def _metric(report: Report, metric: MetricReport, formats: Formats) -> Metric:
-    named = verdict.names(report)
     return Metric(
         key=metric.metric,
         name=metric.name,
+        kind=sentences.known(sentences.KINDS, metric.kind),
         role=sentences.known(sentences.ROLES, metric.role),
         is_guardrail=metric.role == "guardrail",
         direction=sentences.known(sentences.DIRECTIONS, metric.direction),
         window_days=metric.window_days,
-        overall=_table(metric, None, "", report.control, named, formats),
-        segments=[_table(metric, key, name, report.control, named, formats) for key, name in report.segments.items()],
+        overall=tables.overall(report, metric, formats),
+        segments=tables.by_segment(report, metric, formats),
         chart=charts.effects(report, metric, formats),
+        parts=details.parts(report, metric, formats),
+        notes=details.notes(report, metric, formats),
     )
-
-
-def _table(
-    metric: MetricReport,
-    segment: str | None,
-    title: str,
-    control: str,
-    named: Mapping[str, str],
-    formats: Formats,
-) -> Table:
-    arms = {arm.variant: arm for arm in metric.arms if arm.segment == segment}
-
-    def level(variant: str) -> str:
-        arm = arms.get(variant)
-        return "" if arm is None or arm.mean is None else formats.level(metric.unit, arm.mean, arm.se)
-
-    def users(variant: str) -> str:
-        return formats.count(arms[variant].n) if variant in arms else ""
-
-    rows = [
-        _row(metric, c, named[c.variant], level(c.variant), users(c.variant), formats)
-        for c in metric.comparisons
-        if c.segment == segment
-    ]
-    return Table(title, named[control], level(control), users(control), rows)
-
-
-def _row(metric: MetricReport, c: Comparison, variant: str, level: str, users: str, formats: Formats) -> Row:
-    return Row(
-        variant=variant,
-        level=level,
-        users=users,
-        absolute=Cell(*formats.interval(metric.unit, c.absolute, precision(metric))) if c.absolute else None,
-        relative=Cell(*formats.relative(c.relative)) if c.relative else None,
-        relative_problem=sentences.known(sentences.PROBLEMS, c.relative_problem) if c.relative_problem else "",
-        p_value=formats.p_value(c.p_value) if c.p_value is not None else "",
-        p_adjusted=formats.p_value(c.p_adjusted) if c.p_adjusted is not None else "",
-        probability_better=formats.chance(c.probability_better) if c.probability_better is not None else "",
-        expected_loss=_loss(metric, c, formats),
-        reading=charts.reading(metric, c),
-        problem=sentences.known(sentences.PROBLEMS, c.problem) if c.problem else "",
-    )
-
-
-def _loss(metric: MetricReport, c: Comparison, formats: Formats) -> str:
-    """The loss to expect if the variant is taken and is worse, as a change for the worse."""
-    if c.expected_loss is None:
-        return ""
-    sign = -1 if metric.direction == "up" else 1
-    return formats.change(metric.unit, sign * c.expected_loss, precision(metric))
-
-
-def _health(report: Report, finding: Finding, formats: Formats) -> Health:
-    segment = report.segments.get(finding.subject or "", finding.subject)
-    return Health(*sentences.health(finding.code, finding.count, finding.of, segment, formats), finding.fatal)
-
-
-def _checks(report: Report, formats: Formats) -> Sequence[Check]:
-    named = verdict.names(report)
-    return [
-        Check(
-            metric.name,
-            named[c.variant],
-            sentences.known(sentences.STATISTICS, c.statistic.name),
-            formats.plain(c.statistic.value),
-            formats.plain(c.statistic.df, 6) if c.statistic.df is not None else "",
-            formats.p_value(c.statistic.p_value),
-            sentences.known(sentences.ADJUSTMENTS, metric.adjustment),
-            formats.share(c.variance_reduction) if c.variance_reduction is not None else "",
-        )
-        for metric in report.metrics
-        for c in metric.comparisons
-        if c.segment is None and c.statistic is not None
-    ]

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from experiments.codes import Verdict
 from experiments.errors import Conflict
-from experiments.report import Comparison, MetricReport, Report, Verdict
+from experiments.report import Comparison, MetricReport, Report
 from experiments.reports import Saved
 from web import sentences
 from web.formats import Formats, precision
@@ -16,7 +17,8 @@ class Headline:
     """The verdict as shown.
 
     ``label`` is the short form; ``sentence`` says what to do; ``worth`` what it brings; ``worst`` what may still
-    happen; ``reasons`` why. ``worth`` and ``worst`` are empty where nothing can be said.
+    happen; ``corrected`` what is left without the luck of the best of several; ``reasons`` why. Texts are empty
+    where nothing can be said.
     """
 
     verdict: str
@@ -24,6 +26,7 @@ class Headline:
     sentence: str
     worth: str
     worst: str
+    corrected: str
     reasons: list[str]
 
 
@@ -56,6 +59,7 @@ def headline(report: Report, formats: Formats) -> Headline:
         sentence=_sentence(report, formats),
         worth=_worth(report, formats),
         worst=_worst(report, formats),
+        corrected=_corrected(report, formats),
         reasons=[sentences.known(sentences.REASONS, code) for code in advice.reasons],
     )
 
@@ -166,3 +170,19 @@ def _worst(report: Report, formats: Formats) -> str:
     end = best.absolute.lower if primary.direction == "up" else best.absolute.upper
     change = formats.change(primary.unit, end, precision(primary))
     return gettext("%(metric)s: %(change)s", metric=primary.name, change=change)
+
+
+def _corrected(report: Report, formats: Formats) -> str:
+    effect, primary = report.decision.corrected, report.primary()
+    if effect is None:
+        return ""
+    estimate, lower, upper = formats.interval(primary.unit, effect, precision(primary))
+    return gettext(
+        "Without the luck of having been picked as the best of %(number)s: %(metric)s %(estimate)s, between %(lower)s "
+        "and %(upper)s.",
+        number=len(report.arms) - 1,
+        metric=primary.name,
+        estimate=estimate,
+        lower=lower,
+        upper=upper,
+    )

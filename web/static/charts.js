@@ -16,6 +16,7 @@ function config() {
     },
     legend: { labelColor: ink, titleColor: ink, labelFontSize: 12 },
     text: { color: ink },
+    title: { color: colour("--ink"), fontSize: 13, anchor: "start", frame: "group" },
   };
 }
 
@@ -24,8 +25,8 @@ async function draw(target) {
   const spec = JSON.parse(source.textContent);
   spec.config = { ...spec.config, ...config() };
   if (target.clientWidth < 420) {
-    // On a phone names get less room, and the axis' title may use the room under them.
-    const narrow = JSON.stringify(spec).replace(/"(minExtent|maxExtent)":\d+/g, '"$1":96').replace(/"labelLimit":\d+/g, '"labelLimit":90');
+    // On a phone names get less room, legends fewer columns, and the axis' title may use the room under them.
+    const narrow = JSON.stringify(spec).replace(/"(minExtent|maxExtent)":\d+/g, '"$1":96').replace(/"labelLimit":\d+/g, '"labelLimit":90').replace(/"columns":\d+/g, '"columns":2');
     Object.assign(spec, JSON.parse(narrow));
     spec.config.axisX = { titleAnchor: "end" };
   }

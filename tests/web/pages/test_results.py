@@ -13,8 +13,10 @@ import pytest
 from flask import Flask
 
 from experiments import ingest, registry, report
-from experiments.documents import Kind, Role, Status
-from experiments.report import Finding, HealthCode, ReasonCode, Report, Verdict
+from experiments.codes import HealthCode, ReasonCode, Verdict
+from experiments.documents import Kind, Status
+from experiments.fields import Role
+from experiments.report import Finding, Report
 from experiments.store import Store
 from stats.errors import Problem
 from tests.web import made
@@ -124,10 +126,22 @@ def test_numbers_and_their_problems_stand_in_the_tables(app: Flask, started: Sto
 
 
 def test_findings_are_told_with_what_to_do(app: Flask, started: Store) -> None:
-    found = [Finding(code, 12, 345, fatal=False, subject="new") for code in HealthCode]
+    subjects = {
+        HealthCode.daily_sample_ratio_mismatch: "2026-11-02",
+        HealthCode.different_before: "spend",
+        HealthCode.outlier_influence: "spend",
+        HealthCode.novelty: "ten",
+        HealthCode.trigger_depends_on_variant: "twenty",
+        HealthCode.effect_drifted: "ten",
+    }
+    found = [Finding(code, 12, 345, fatal=False, subject=subjects.get(code, "new")) for code in HealthCode]
     seen = visible(page(app, made.full_report(health=found), "en", started))
     assert "12 of 345 users saw more than one variant." in seen
     assert "In the segment New customers the split" in seen
+    assert "2 Nov 2026: the 12 users of this day" in seen
+    assert "The spend: the variants' users differed already before the experiment." in seen
+    assert "Twenty yuan: the trigger fires more often or less often than with control." in seen
+    assert "Ten yuan: today's effect lies outside" in seen
 
 
 def test_charts_stand_in_the_page_as_data_and_match_their_downloads(app: Flask, started: Store) -> None:
