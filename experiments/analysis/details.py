@@ -33,7 +33,8 @@ from stats import contrasts, diagnostics, dose, effects, factorial, posterior, s
 from stats.arms import ArmVector
 from stats.errors import Problem, StatError
 from stats.horizon import Fixed
-from stats.moments import Moments
+from stats.moments import Floats, Moments
+from stats.posterior import Normal
 
 # A curve on a page needs no more points than it has pixels to draw them.
 CURVE_POINTS = 200
@@ -244,13 +245,17 @@ def slices(analyst: Analyst, measured: Measured, bounds: Sequence[int]) -> tuple
 
 
 def choices(analyst: Analyst) -> list[Choice]:
-    """Each variant as a choice, under a flat prior."""
+    """Each variant as a choice, under the plan's prior of the lifts (a flat one if it has none)."""
     together = analyst.everyone.together
     if together is None or not analyst.readable:
         return []
-    vector = together[0]
+    mean, covariance = together[0].mean, together[0].covariance
+    if analyst.design.prior is not None:
+        if mean[list(analyst.design.variants).index(analyst.design.control)] == 0:
+            return []
+        mean, covariance = _effects_believed(analyst, together[0], analyst.design.prior)
     try:
-        found = posterior.best(vector.mean, vector.covariance, analyst.spec.direction is Direction.up)
+        found = posterior.best(mean, covariance, analyst.spec.direction is Direction.up)
     except StatError:
         return []
     variants = analyst.design.variants
@@ -258,6 +263,22 @@ def choices(analyst: Analyst) -> list[Choice]:
         Choice(variant, float(p), float(loss))
         for variant, p, loss in zip(variants, found.probability, found.expected_loss, strict=True)
     ]
+
+
+def _effects_believed(analyst: Analyst, vector: ArmVector, prior: Normal) -> tuple[Floats, Floats]:
+    """Mean and covariance of every variant's effect, the control's own being 0, with a prior on each of the others."""
+    variants = list(analyst.design.variants)
+    control = variants.index(analyst.design.control)
+    matrix = contrasts.many_to_one(len(variants), control)
+    base = abs(vector.mean.item(control))
+    own = np.linalg.inv(matrix @ vector.covariance @ matrix.T)
+    covariance = np.linalg.inv(own + np.eye(len(own)) / (prior.sd * base) ** 2)
+    mean = covariance @ (own @ (matrix @ vector.mean) + prior.mean * base / (prior.sd * base) ** 2)
+    others = [place for place in range(len(variants)) if place != control]
+    whole = np.zeros(len(variants)), np.zeros((len(variants), len(variants)))
+    whole[0][others] = mean
+    whole[1][np.ix_(others, others)] = covariance
+    return whole
 
 
 def frequency(analyst: Analyst) -> DoseResponse | None:

@@ -92,12 +92,11 @@ def _choices(report: Report, metric: MetricReport, formats: Formats) -> Part | N
         chance=formats.chance(best.probability_best),
     )
     hint = gettext("Expected loss: what choosing it gives away on average, compared with the truly best one.")
-    without = gettext("Read from these data alone, without the prior.") if report.method.prior else ""
     return Part(
         "choices",
         gettext("Which one to choose"),
         [sentence],
-        f"{hint} {without}".rstrip(),
+        hint,
         grid=grid([gettext("Variant")], [gettext("Chance to be the best"), gettext("Expected loss")], rows),
     )
 

@@ -17,6 +17,7 @@ from experiments.sums import MICROS, Cell, Column, Layout, Measured, Sums
 from stats import dose, sequential, shrinkage, winner
 from stats.arms import ArmVector
 from stats.errors import Problem
+from stats.posterior import Normal
 from stats.survival import Lifetimes
 from tests.experiments.analysis.figures import Floats, figures, limits, money, near, only, two
 from tests.experiments.rows import build, design, measured, spec
@@ -120,8 +121,10 @@ def test_choices_are_chances_that_sum_to_one_and_equal_a_simulation(direction: D
         assert choice.expected_loss == pytest.approx((best - mine).mean(), abs=0.002)
 
 
-def test_of_two_variants_the_choice_is_the_chance_of_being_better() -> None:
-    report = build(design(), (spec(), measured(two(money(1, 90), money(2, 90)))))
+@pytest.mark.parametrize("prior", [None, Normal(0.02, 0.05)])
+def test_of_two_variants_the_choice_is_the_chance_of_being_better(prior: Normal | None) -> None:
+    read: dict[str, Any] = {} if prior is None else {"method": "bayes", "correction": "none", "prior": prior}
+    report = build(design(**read), (spec(), measured(two(money(1, 90), money(2, 90)))))
     control, treatment = report.metrics[0].choices
     assert treatment.probability_best == near(only(report).probability_better, rel=1e-6)
     assert treatment.expected_loss == near(only(report).expected_loss, rel=1e-6)
