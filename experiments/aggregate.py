@@ -91,22 +91,20 @@ def from_facts(
     Returns:
         Counts and sums. A user seen in two variants is counted where he was first seen, and in no effect.
     """
-    as_of_us = _micros(scope.as_of)
     everyone = _users(exposures, scope)
     plan = Plan()
     asks = [asked(metric, plan) for metric in metrics]
     asks += list(asks_of_the_first(metrics[0], plan, scope.received, scope.trigger)) if metrics else []
     users = _joined(everyone, events, plan, scope.batch)
-    clean = _takes_part(users)
     caps = _caps(execute, everyone, events, metrics, scope)
     grouped = {"stratum": users.stratum, "variant": users.variant, "day": users.day}
     sums: dict[str, Any] = {
         "assigned": (~users.forced).sum(),
-        "exposed": clean.sum(),
+        "exposed": _takes_part(users).sum(),
         "forced": users.forced.sum(),
     }
     for index, ask in enumerate(asks):
-        counted = clean & (users.exposed_us <= as_of_us - ask.horizon_us)
+        counted = _matured(users, ask.horizon_us, scope)
         if ask.only is not None:
             counted &= ask.only(users) > 0
         values = [build(users) for build in ask.values]
@@ -201,8 +199,8 @@ def _takes_part(users: ir.Table) -> ir.BooleanValue:
     return ~users.crossed & ~users.forced
 
 
-def _matured(users: ir.Table, horizon_days: int, scope: Scope) -> ir.BooleanValue:
-    return _takes_part(users) & (users.exposed_us <= _micros(scope.as_of) - horizon_days * DAY_US)
+def _matured(users: ir.Table, horizon_us: int, scope: Scope) -> ir.BooleanValue:
+    return _takes_part(users) & (users.exposed_us <= _micros(scope.as_of) - horizon_us)
 
 
 def _caps(
@@ -217,7 +215,7 @@ def _caps(
     users = _joined(users, events, plan, scope.batch)
     wanted = {}
     for key, number in numbers.items():
-        counted = _matured(users, capped[key].horizon_days, scope) & (number(users) > 0)
+        counted = _matured(users, window_of(capped[key])[1], scope) & (number(users) > 0)
         wanted[key] = number(users).quantile(capped[key].cap_percentile / 100, where=counted)
     (row,) = execute(users.aggregate(**wanted)).to_pylist()
     return {key: round(value) for key, value in row.items() if value is not None}
@@ -309,7 +307,8 @@ def _lifetimes(
 def _values(
     execute: Callable[[ir.Table], Any], users: ir.Table, events: ir.Table, metric: QuantileMetric, scope: Scope
 ) -> dict[tuple[str | None, str], Values]:
-    users = users.filter(_matured(users, metric.horizon_days, scope))
+    start, end = window_of(metric)
+    users = users.filter(_matured(users, end, scope))
     per_event = metric.per == "event"
     if per_event:
         # Numbered by id, so that sums over users are added in one order.
@@ -318,14 +317,13 @@ def _values(
         )
         (term,) = metric.terms
         happened = _happened(users, events, [term.event], scope.batch)
-        start, end = window_of(metric)
         inside = happened.filter(happened.after_us >= start, happened.after_us < end, happened.value_micros.notnull())
         joined = inside.select("user_id", "value_micros").inner_join(numbered, "user_id")
         weighted = between(joined.value_micros * term.weight, -LARGEST, LARGEST).round().cast("int64")
         chosen = joined.select("stratum", "variant", "day", "user", value=weighted)
     else:
         plan = Plan()
-        outcome = plan.terms(metric.terms, window_of(metric))
+        outcome = plan.terms(metric.terms, (start, end))
         users = _joined(users, events, plan, scope.batch)
         chosen = users.select("stratum", "variant", "day", value=outcome(users))
     keys = ["stratum", "variant", "day", "value", *(["user"] if per_event else [])]

@@ -1,6 +1,5 @@
 """The command ``upturn``: the same functions as the web, for a terminal. Exit codes: 2 usage, 1 failed."""
 
-import math
 import os
 import secrets
 import sys
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from experiments.analyze_command import analyze, print_report
 from experiments.errors import InvalidDocument, UpturnError
 from experiments.settings import Settings
 
 if TYPE_CHECKING:
-    from experiments.report import Report
     from experiments.store import Store
 
 # Commands import what they need when they run: the engines take a second to load, and `upturn --help` needs none.
@@ -65,20 +64,22 @@ def commands() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 def demo(folder: Path, *, serve: bool, host: str, port: int) -> None:
-    """Replay a real campaign of 64,000 customers and show what to do."""
+    """Replay a real campaign of 64,000 customers and a simulated one of 20,000, and show what to do."""
     from experiments import access, reports, terminal
-    from experiments.demo import hillstrom
+    from experiments.demo import frequency, hillstrom
     from experiments.store import Store
 
     settings = Settings.in_folder(folder, currency="USD")
     store = Store.open(settings, migrate=True)
     now = _now()
-    hillstrom.create_documents(store, now=now)
-    with terminal.progress("sending the campaign", hillstrom.CUSTOMERS) as bar:
-        receipt = hillstrom.send(store, now=now, progress=bar)
-    terminal.OUT.print(f"taken in: {receipt.accepted:,} items, {receipt.duplicates:,} known already\n")
-    saved = reports.make(store, hillstrom.EXPERIMENT, now=_now())
-    terminal.show_report(saved.report)
+    for campaign in (frequency, hillstrom):
+        campaign.create_documents(store, now=now)
+        with terminal.progress("sending a campaign", campaign.CUSTOMERS) as bar:
+            receipt = campaign.send(store, now=now, progress=bar)
+        terminal.OUT.print(f"taken in: {receipt.accepted:,} items, {receipt.duplicates:,} known already\n")
+        saved = reports.make(store, campaign.EXPERIMENT, now=_now())
+        terminal.show_report(saved.report)
+        terminal.OUT.print()
     if not serve:
         return
     password = secrets.token_urlsafe(9)
@@ -88,7 +89,7 @@ def demo(folder: Path, *, serve: bool, host: str, port: int) -> None:
         else:
             access.create_account(session, "demo", password, now=now)
     store.close()
-    terminal.OUT.print(f"\nopen http://{host}:{port}/experiments/{hillstrom.EXPERIMENT}")
+    terminal.OUT.print(f"open http://{host}:{port}/experiments/{hillstrom.EXPERIMENT}")
     terminal.OUT.print(f"log in as [bold]demo[/bold] with the password [bold]{password}[/bold] (Ctrl-C ends it)")
     _serve(settings, host, port, workers=1)
 
@@ -244,85 +245,84 @@ def import_file(what: str, file: Path, timezone: str | None) -> None:
         sys.exit(1)
 
 
-def _pairs(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
-    result = {}
-    for value in values:
-        name, _, number = value.rpartition("=")
-        try:
-            result[name] = float(number)
-        except ValueError:
-            name = ""
-        if not name or not 0 <= result[name] < math.inf:
-            raise click.BadParameter(f"{value!r}: write NAME=NUMBER, the number 0 or more", param=option)
-    return result
+commands.add_command(analyze)
+
+
+def _numbers(_context: click.Context, option: click.Parameter, value: str | None) -> list[float] | None:
+    try:
+        return None if value is None else [float(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: write numbers with commas between, such as 2,1,1", param=option) from None
 
 
 @commands.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--variant", required=True, metavar="COL", help="Column that tells each user's variant.")
-@click.option("--control", required=True, metavar="NAME", help="Its value for the control.")
-@click.option("--unit", metavar="COL", help="Column of the user, when a user has several rows.")
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    required=True,
-    metavar="NAME=KIND:COL[/COL]",
-    help="conversion:COL, mean:COL or ratio:COL/COL; the first is the primary one.",
-)
-@click.option(
-    "--covariate", "covariates", multiple=True, metavar="COL", help="Known before exposure: reduces the variance."
-)
-@click.option("--segment", "segments", multiple=True, metavar="COL", help="Effects for each of its values too.")
-@click.option(
-    "--guardrail",
-    "guardrails",
-    multiple=True,
-    metavar="NAME=MARGIN",
-    callback=_pairs,
-    help="This metric may lose at most MARGIN.",
-)
-@click.option("--lower-is-better", multiple=True, metavar="NAME", help="This metric should go down.")
+@click.option("--experiment", metavar="KEY", help="Plan this experiment of the store by its documents.")
+@click.option("--baseline", type=float, metavar="RATE", help="The share of users who convert today.")
+@click.option("--mean", type=float, help="The mean per user today, with --sd.")
+@click.option("--sd", type=float, help="The standard deviation of one user.")
+@click.option("--numerator", type=(float, float), metavar="MEAN SD", help="Of a ratio; with --denominator.")
+@click.option("--denominator", type=(float, float), metavar="MEAN SD", help="Of a ratio.")
+@click.option("--parts-correlation", type=float, help="Correlation of numerator and denominator.  [default: 0]")
+@click.option("--quantile", type=(float, float, float), metavar="Q VALUE DENSITY", help="Of the users' numbers.")
+@click.option("--metric", metavar="KEY", help="Measure the baseline of this metric in the store.")
+@click.option("--segment", metavar="KEY", help="Only in this segment; with --metric.")
+@click.option("--effect", type=float, help="Size to be found, in the metric's unit (with --margin: the true effect).")
+@click.option("--lift", type=float, help="Size to be found, as a share of the baseline.")
+@click.option("--margin", type=float, help="A guardrail: the loss that must be ruled out.")
+@click.option("--direction", type=click.Choice(["up", "down"]), help="Which way is good.  [default: up]")
+@click.option("--arms", type=int, help="Number of arms with the control.  [default: 2]")
+@click.option("--weights", metavar="W,W[,W...]", callback=_numbers, help="Of the arms, the control first.")
+@click.option("--metrics", type=int, help="Metrics judged together: alpha is divided by them too.  [default: 1]")
+@click.option("--alpha", type=float, help="[default: 0.05]")
+@click.option("--correction", type=click.Choice(["bonferroni", "none"]), help="[default: bonferroni]")
+@click.option("--power", type=float, help="[default: 0.8]")
 @click.option(
     "--method",
-    type=click.Choice(["fixed", "sequential"]),
-    default="fixed",
-    show_default=True,
-    help="fixed: one look, as with a finished file; sequential: the file grows and is looked at again.",
+    type=click.Choice(["sequential", "fixed", "group_sequential"]),
+    help="How the answer will be read.  [default: sequential]",
 )
+@click.option("--looks", type=int, help="Number of equally spaced looks of group_sequential.")
 @click.option(
-    "--planned-users",
-    type=click.IntRange(2),
-    help="Size for which a sequential interval is tightest (default: the file's).",
+    "--spending",
+    type=click.Choice(["obrien_fleming", "pocock", "hwang_shih_decani", "power"]),
+    help="How group_sequential spends alpha.  [default: obrien_fleming]",
 )
-@click.option("--alpha", type=click.FloatRange(0, 0.5, min_open=True, max_open=True), default=0.05, show_default=True)
-@click.option("--correction", type=click.Choice(["holm", "bh", "none"]), default="holm", show_default=True)
-@click.option(
-    "--weights", multiple=True, metavar="NAME=W", callback=_pairs, help="The designed split (default: equal)."
-)
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True
-)
-def analyze(file: Path, **options: Any) -> None:
-    """Analyse any CSV or Parquet file: no server, no set-up."""
-    from experiments import files
+@click.option("--spending-parameter", type=float, help="Of hwang_shih_decani and power.")
+@click.option("--rho", type=float, help="Correlation of the outcome with its covariates.")
+@click.option("--users", type=int, help="Users on the list now.")
+@click.option("--weekly", type=float, help="Users who come every week.")
+@click.option("--window-days", type=int, help="Days a user is watched.  [default: 0]")
+@click.option("--weeks", type=int, help="The time there is.  [default: 12]")
+@click.option("--touches", type=int, help="Touches that a user may get per --per.")
+@click.option("--per", type=click.Choice(["day", "week", "month", "quarter"]), help="[default: week]")
+@click.option("--touches-needed", type=int, help="Touches that the treatment takes.  [default: 1]")
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+def plan(*, form: str, **options: Any) -> None:
+    """Say how many users a test needs, what it can detect, and how long it takes.
 
-    question = files.Question(
-        variant=options["variant"],
-        control=options["control"],
-        metrics=[files.FileMetric.parse(text) for text in options["metrics"]],
-        unit=options["unit"],
-        covariates=options["covariates"],
-        segments=options["segments"],
-        weights=options["weights"] or None,
-        guardrails=options["guardrails"],
-        lower_is_better=options["lower_is_better"],
-        method=options["method"],
-        planned_users=options["planned_users"],
-        alpha=options["alpha"],
-        correction=options["correction"],
-    )
-    _print_report(files.analyse(file, question), options["form"])
+    Of an experiment in the store, or by numbers: --baseline 0.05 --effect 0.005, or --mean 40 --sd 120 --users 8200.
+    """
+    from contextlib import nullcontext
+
+    import msgspec
+
+    from experiments import planner, terminal
+    from experiments.planner import options as given
+    from experiments.planner import words
+
+    request = planner.parse(given.body(options))
+    with _store() if planner.needs_store(request) else nullcontext() as store:
+        answer = planner.answer(request, store, now=_now())
+    if form == "json":
+        click.echo(msgspec.json.encode(answer))
+    elif form == "csv":
+        click.echo(words.as_csv(answer), nl=False)
+    else:
+        for part in answer.plans:
+            for line in (*words.heading(part), *words.sentences(part, answer)):
+                click.echo(line)
+            if weeks := words.table(part):
+                terminal.show(words.TITLES, weeks, "table")
 
 
 @commands.command()
@@ -340,20 +340,7 @@ def results(experiment: str, *, refresh: bool, form: str) -> None:
             saved = reports.latest(session, experiment)
         if refresh or saved is None:
             saved = reports.make(store, experiment, now=_now())
-    _print_report(saved.report, form)
-
-
-def _print_report(report: "Report", form: str) -> None:
-    from experiments import export, terminal
-    from experiments.report import encode
-
-    if form == "table":
-        terminal.show_report(report)
-        return
-    body = encode(report)
-    if form != "json":
-        body = export.report_csv(report) if form == "csv" else export.report_parquet(report)
-    click.echo(body, nl=False)
+    print_report(saved.report, form)
 
 
 @commands.command("export")

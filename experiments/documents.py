@@ -98,8 +98,6 @@ class MetricUse(Document):
 
 # Looks closer than this spend next to nothing, and the bounds become numerically delicate.
 _APART = 0.01
-# A spending function steeper than this spends all at one look, and nothing that doubles can hold at the others.
-_STEEPEST = 20
 
 
 class Spending(Document):
@@ -109,15 +107,15 @@ class Spending(Document):
     """
 
     name: Literal["obrien_fleming", "pocock", "hwang_shih_decani", "power"] = "obrien_fleming"
+    # Steeper, it spends all at one look, and nothing that a double can hold at the others.
     parameter: float | None = Field(default=None, ge=-20, le=20)
 
     def _inconsistencies(self) -> Iterator[tuple[str, str]]:
         takes = self.name in ("hwang_shih_decani", "power")
-        lowest = 0 if self.name == "power" else -_STEEPEST
         if takes != (self.parameter is not None):
             yield "parameter", f"give {self.name} its parameter" if takes else f"leave it out: {self.name} has none"
-        elif self.parameter is not None and (self.parameter == 0 or not lowest <= self.parameter <= _STEEPEST):
-            yield "parameter", f"give a number from {lowest} to {_STEEPEST}, not 0"
+        elif self.parameter is not None and (self.parameter == 0 or (self.name == "power" and self.parameter < 0)):
+            yield "parameter", "give a positive number" if self.name == "power" else "give a number other than 0"
 
 
 class Prior(Document):

@@ -155,8 +155,11 @@ def _futility(design: Design, spending: Spending, information: tuple[float, ...]
         return None
     whole = (*information, *(look for look in design.looks if look > information[-1]))
     upper = groupsequential.bounds(whole, design.alpha / 2, spending, sides=1)
-    drift = groupsequential.required_drift(whole, upper, 1 - beta)
-    return float(groupsequential.futility(whole, upper, drift, beta, spending)[len(information) - 1])
+    try:
+        drift = groupsequential.required_drift(whole, upper, 1 - beta)
+        return float(groupsequential.futility(whole, upper, drift, beta, spending)[len(information) - 1])
+    except ValueError:
+        return None  # odd looks: nothing would be left between the two bounds
 
 
 def _ahead(design: Design, spending: Spending, planned: int, information: tuple[float, ...]) -> list[Look]:

@@ -18,7 +18,7 @@ from stats import simulation
 from stats.simulation import Columns, Scenario, Segment, Variant
 
 EXPERIMENT = "sms-frequency"
-MEMBERS = 20_000
+CUSTOMERS = 20_000
 SEED = 20250901
 START = datetime(2025, 9, 1, tzinfo=UTC)
 WINDOW_DAYS = 14
@@ -109,8 +109,8 @@ DOCUMENTS: tuple[tuple[Kind, dict[str, Any]], ...] = (
                 {"key": "first-order"},
                 {"key": "leaving"},
             ],
-            "plan": {"planned_users": MEMBERS, "method": "group_sequential", "looks": [0.5, 0.75, 1]},
-            "value": {"metric": "net-value", "monthly_users": MEMBERS},
+            "plan": {"planned_users": CUSTOMERS, "method": "group_sequential", "looks": [0.5, 0.75, 1]},
+            "value": {"metric": "net-value", "monthly_users": CUSTOMERS},
         },
     ),
 )
@@ -123,8 +123,8 @@ def create_documents(store: Store, *, now: datetime) -> None:
 
 def send(store: Store, *, now: datetime, progress: Callable[[int], object] = lambda members: None) -> ingest.Receipt:
     """Send every exposure, message, order and leave."""
-    columns = simulation.sample(SCENARIO, MEMBERS, np.random.default_rng(SEED))
-    members = (list(_items(columns, number)) for number in range(MEMBERS))
+    columns = simulation.sample(SCENARIO, CUSTOMERS, np.random.default_rng(SEED))
+    members = (list(_items(columns, number)) for number in range(CUSTOMERS))
     return replay.send(store, members, now=now, progress=progress)
 
 

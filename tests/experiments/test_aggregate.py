@@ -138,6 +138,28 @@ def test_a_window_holds_its_start_and_not_its_end(after: timedelta, counts: int)
     assert (sums.n, sums.sums) == (1, (counts,))
 
 
+@pytest.mark.parametrize(("days", "place"), [(1, 0), (2, 1), (4, 2), (5, 3)])
+def test_a_slice_holds_its_start_and_not_its_end(days: int, place: int) -> None:
+    """Six days from day 1 in four parts, which are whole days."""
+    at = START + days * DAY
+    found = measure([Exposure("u", "t")], [Event("u", "buy", at)], [conversion(delay_days=1, window_days=6)])
+    assert found.bounds == (1, 2, 4, 5, 7)
+    assert found.slices is not None
+    (sums,) = found.slices.cells.values()
+    assert sums.sums == tuple(int(i == place) for i in range(4))
+
+
+def test_those_reached_have_the_numbers_that_all_have_cut_alike() -> None:
+    exposures = [Exposure(f"u{i}", "t") for i in range(1, 10)]
+    events = [Event(f"u{i}", name, START, i) for i in range(1, 10) for name in ("buy", "opened", "due")]
+    main = mean(cap_percentile=50)
+    found = measure(exposures, events, [main], received="opened", trigger="due")
+    for part in (found.metrics["m"], found.received, found.triggered):
+        assert part is not None
+        (sums,) = part.cells.values()
+        assert sums.sums[0] == (1 + 2 + 3 + 4 + 5 * 5) * 1_000_000
+
+
 @pytest.mark.parametrize(("late", "matured"), [(0 * TICK, 1), (TICK, 0)])
 def test_a_user_matures_at_the_instant_his_window_closes(late: timedelta, matured: int) -> None:
     found = measure([Exposure("u", "t", LATER - 7 * DAY + late)], [], [conversion()])

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import pyarrow.parquet as pq
 import pytest
 
 from experiments import access, cli, reports
-from experiments.report import COLUMNS
+from experiments.export import COLUMNS
 from experiments.settings import Settings
 from experiments.store import Store
 from tests.experiments import shop
@@ -272,6 +272,8 @@ def test_analyze_needs_no_store_and_comes_in_every_format(upturn: Command, tmp_p
     assert "decision: " in upturn(*analyze(*more)).text
     assert upturn(*analyze(*more, "--format", "csv")).text.splitlines()[0] == ",".join(COLUMNS)
     assert len(pq.read_table(io.BytesIO(upturn(*analyze(*more, "--format", "parquet")).out))) == 6
+    page = upturn(*analyze(*more, "--format", "html")).text
+    assert page.startswith("<!doctype html>")
     assert not (tmp_path / "store").exists()
 
 
@@ -294,6 +296,43 @@ def test_every_option_of_analyze_reaches_the_report(upturn: Command, tmp_path: P
     assert guardrail["comparisons"][0]["noninferiority"]["margin"] == 0.5
 
 
+def test_the_further_options_of_analyze_reach_the_report(upturn: Command, tmp_path: Path) -> None:
+    shop.write_csv(tmp_path / "shop.csv", shop.customers(200))
+
+    def document(*more: str) -> dict[str, Any]:
+        found = upturn(*analyze(*more, "--format", "json"))
+        assert (found.code, found.err) == (0, "")
+        assert_sound(found.out)
+        return json.loads(found.out)  # type: ignore[no-any-return]
+
+    looks = "--looks", "0.25,1", "--planned-users", "400", "--spending", "power", "--spending-parameter", "3"
+    planned = document("--method", "group-sequential", *looks, "--cap", "spend=20")
+    assert [look["reached"] for look in planned["method"]["looks"]] == [True, False]
+    assert planned["method"]["spending"] == "power"
+    assert planned["metrics"][0]["capping"][0]["cap"] == 20
+    assert document("--cap-percentile", "spend=80")["metrics"][0]["capping"]
+    bayes = document("--method", "bayes", "--prior", "-0.1,0.2", "--all-pairs")
+    assert (bayes["method"]["prior"], bayes["method"]["comparisons"]) == ([-0.1, 0.2], "all_pairs")
+    reached = document("--received", "bought", "--triggered", "bought", "--higher-is-better", "spend")
+    assert reached["compliers"]
+    assert reached["triggered"]
+    assert document("--cluster", "user")["metrics"][0]["kind"] == "ratio"
+
+
+def test_factors_take_the_place_of_variants(upturn: Command, tmp_path: Path) -> None:
+    shop.write_csv(tmp_path / "shop.csv", shop.customers(200))
+    factors = "--factor", "segment", "--factor", "variant", "--baseline", "segment=new", "--baseline", "variant=none"
+    found = upturn("analyze", "shop.csv", *factors, "--metric", "spend=mean:spend", "--format", "json")
+    assert found.code == 0
+    document = json.loads(found.out)
+    assert document["control"] == "segment=new, variant=none"
+    assert [list(e["levels"]) for e in document["metrics"][0]["factorial"]["effects"]] == [
+        ["segment"],
+        ["variant"],
+        ["segment", "variant"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -311,6 +350,17 @@ def test_every_option_of_analyze_reaches_the_report(upturn: Command, tmp_path: P
         (("--alpha", "0.5"), "alpha"),
         (("--control", "nobody"), "nobody"),
         (("--planned-users", "1"), "planned-users"),
+        (("--method", "group-sequential"), "planned-users"),
+        (("--method", "group-sequential", "--planned-users", "9"), "looks"),
+        (("--looks", "half,1"), "half,1"),
+        (("--spending", "pocock"), "spending"),
+        (("--prior", "0"), "MEAN,SD"),
+        (("--prior", "0,0.1"), "prior"),
+        (("--factor", "segment"), "--baseline segment=LEVEL"),
+        (("--baseline", "segment=new"), "--factor segment"),
+        (("--baseline", "segment"), "COL=LEVEL"),
+        (("--cap", "spend=0"), "cap"),
+        (("--cluster", "nowhere"), "nowhere"),
     ],
 )
 def test_what_analyze_cannot_use_ends_with_2_and_is_named(

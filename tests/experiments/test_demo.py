@@ -5,7 +5,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from experiments.demo import frequency
+from stats import simulation
 
 # No name is resolved and nothing is connected to: whoever tries ends the program.
 OFFLINE = """
@@ -43,9 +47,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, float]]:
 def test_the_published_figures_are_shown_within_a_minute(runs: list[tuple[str, float]]) -> None:
     out, seconds = runs[0]
     assert "taken in: 73,972 items, 0 known already" in out
-    for figure in ("0.65279", "1.42262", "1.07720", "0.106167", "0.182757", "0.151400"):
+    assert "taken in: 39,600 items, 0 known already" in out
+    for figure in ("0.6528", "1.4226", "1.0772", "10.6167%", "18.2757%", "15.1400%"):
         assert figure in out
-    for line in ("sample ratio: p = 0.9037", "+0.07659 [", "pooled z 22.4860", "welch t 5.3001", "21,306", "21,387"):
+    for line in ("sample ratio: p = 0.9037", "+7.659 [", "pooled z 22.4860", "welch t 5.3001", "21,306", "21,387"):
         assert line in out
     assert "decision: ship Mens E-Mail to everyone; worth 49,269 USD a month" in out
     assert seconds < 60
@@ -54,4 +59,15 @@ def test_the_published_figures_are_shown_within_a_minute(runs: list[tuple[str, f
 def test_a_second_run_adds_nothing_and_shows_the_same(runs: list[tuple[str, float]]) -> None:
     first, second = (re.sub(r"as of \S+\)|taken in.*", "", out) for out, _ in runs)
     assert "taken in: 0 items, 73,972 known already" in runs[1][0]
+    assert "taken in: 0 items, 39,600 known already" in runs[1][0]
     assert first == second
+
+
+def test_the_frequencies_that_may_be_best_hold_the_one_that_is(runs: list[tuple[str, float]]) -> None:
+    scenario = frequency.SCENARIO
+    revenue = scenario.shares @ simulation.truth(scenario)["revenue"]
+    touches = np.array([variant.touches for variant in scenario.variants])
+    net = frequency.MARGIN * revenue - frequency.COST * touches * frequency.WINDOW_DAYS / 7
+    shown = re.search(r"best of those tested: (.*)", runs[0][0])
+    assert shown is not None
+    assert str(touches[int(net.argmax())]) in shown[1].split(" or ")
