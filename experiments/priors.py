@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 
 from experiments import registry, reports
 from experiments.codes import Verdict
-from experiments.documents import Experiment, Kind, Prior, Status
+from experiments.documents import Experiment, Kind, Status
 from experiments.errors import Conflict
+from experiments.plans import Prior
 from experiments.report import Report
 from stats import posterior
 from stats.errors import StatError

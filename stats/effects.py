@@ -125,16 +125,16 @@ def difference(arms: ArmVector, treatment: int, control: int, horizon: Horizon) 
     return effect(_pair(arms, treatment, control), horizon)
 
 
-def relative(arms: ArmVector, treatment: int, control: int, horizon: Horizon) -> Interval:
+def relative(arms: ArmVector, treatment: int, control: int, horizon: Horizon, pair: Contrast | None = None) -> Interval:
     """The relative lift (mean_t - mean_c) / |mean_c| with Fieller's interval (Fieller 1954).
 
     The interval is the set of lifts r for which mean_t - mean_c - r mean_c is not significant, with the critical value
     of `difference`: it excludes 0 exactly when the difference is significant. A negative control mean divides by its
-    size, so that a positive lift is always an increase.
+    size, so that a positive lift is always an increase. `pair` is the contrast of the two, where it is known already.
     Raises StatError(lift_not_identified) when the control mean cannot be told from zero (no finite interval exists),
     StatError(zero_variance) as `difference`.
     """
-    pair = _pair(arms, treatment, control)
+    pair = _pair(arms, treatment, control) if pair is None else pair
     critical = horizon.critical(pair.n, pair.df)
     base = arms.mean.item(control)
     base_variance = arms.covariance.item(control, control)

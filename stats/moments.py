@@ -76,15 +76,16 @@ class Moments:
             if any(totals) or any(any(row) for row in products):
                 raise ValueError("sums without rows")
             return cls.zero(k)
-        cross = np.empty((k, k))
-        for a in range(k):
-            for b in range(k):
-                centred = count * operator.index(products[a][b]) - totals[a] * totals[b]
-                if a == b and centred < 0:
-                    raise ValueError(f"the sums of column {a} cannot come from {count} rows")
-                cross[a, b] = centred / (count * scales[a] * scales[b])
-        mean = np.array([total / (count * unit) for total, unit in zip(totals, scales, strict=True)])
-        return cls(count, mean, cross)
+        cross = []
+        for a, row in enumerate(products):
+            centred = [
+                count * operator.index(value) - totals[a] * total for value, total in zip(row, totals, strict=True)
+            ]
+            if centred[a] < 0:
+                raise ValueError(f"the sums of column {a} cannot come from {count} rows")
+            cross.append([value / (count * scales[a] * unit) for value, unit in zip(centred, scales, strict=True)])
+        mean = [total / (count * unit) for total, unit in zip(totals, scales, strict=True)]
+        return cls(count, np.array(mean), np.array(cross).reshape(k, k))
 
     def __add__(self, other: Self) -> Self:
         """Moments of both sets of rows together (Chan, Golub & LeVeque 1983)."""

@@ -10,62 +10,19 @@ from typing import Literal
 from msgspec import structs
 
 from experiments.analysis.looks import Reading
-from experiments.analysis.vectors import Measurement, Row
+from experiments.analysis.scopes import Pair, Scope
+from experiments.analysis.vectors import Measurement
 from experiments.design import Design
 from experiments.fields import Direction, Role
 from experiments.report import ArmMean, Comparison, Interval, NonInferiority, Statistic, TimelinePoint
 from stats import arms as builders
 from stats import effects, groupsequential, horizon, posterior, proportions
-from stats.arms import ArmVector
-from stats.effects import Contrast
 from stats.errors import Problem, StatError
 from stats.horizon import Fixed, GroupSequential, Horizon, Sequential
 from stats.posterior import Normal
 from stats.proportions import Conversions
 
-# Below so many expected conversions (or users without one) in an arm the exact test judges,
-RARE = 5
-# The exact posterior of two shares takes milliseconds: in segments only where it differs from the normal one.
-FEW = 50
-# unless an arm has more than so many of both: enumerating them would take seconds.
-MANY = 4000
 AtLevel = Callable[[float], Interval]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two variants side by side: a vector of both with their places, and their counts where they are plain shares."""
-
-    vector: ArmVector
-    plain: ArmVector | None
-    treatment: int
-    control: int
-    counts: tuple[Conversions, Conversions] | None
-
-    @cached_property
-    def contrast(self) -> Contrast:
-        """The difference before any horizon."""
-        return effects.contrast(self.vector, [(self.treatment, 1.0), (self.control, -1.0)])
-
-    @property
-    def few(self) -> bool:
-        """So few conversions, or users without one, that a posterior is visibly not normal."""
-        return self.counts is not None and min(min(arm.successes, arm.n - arm.successes) for arm in self.counts) < FEW
-
-    @property
-    def rare(self) -> bool:
-        """Too few conversions, or users without one, for a normal z."""
-        if self.counts is None:
-            return False
-        converted = sum(arm.successes for arm in self.counts)
-        users = sum(arm.n for arm in self.counts)
-        fewest = min(arm.n for arm in self.counts)
-        return min(converted, users - converted) * fewest / users < RARE
-
-    @property
-    def enumerable(self) -> bool:
-        """Few enough outcomes for an exact test."""
-        return self.counts is not None and all(min(arm.successes, arm.n - arm.successes) <= MANY for arm in self.counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,51 +33,6 @@ class Compared:
     at: AtLevel | None
 
 
-class Scope:
-    """All users, or those of one segment."""
-
-    def __init__(
-        self,
-        measurement: Measurement,
-        strata: Sequence[str | None],
-        segment: str | None = None,
-        rows: Sequence[Row] | None = None,
-    ) -> None:
-        self.measurement = measurement
-        self.strata = strata
-        self.segment = segment
-        self.rows = measurement.rows(strata) if rows is None else rows
-        self._as_of_a_day = rows is not None
-
-    def vector(self, variants: Sequence[str], *, adjust: bool = True) -> ArmVector:
-        """The arm vector of some variants."""
-        if self._as_of_a_day:
-            return self.measurement.combine(self.rows, variants, adjust=adjust)
-        return self.measurement.vector(self.rows, self.strata, variants, adjust=adjust)
-
-    @cached_property
-    def together(self) -> tuple[ArmVector, ArmVector | None] | None:
-        """One vector of all variants, and the unadjusted one, where no stratum lacks a variant."""
-        variants = list(self.measurement.design.variants)
-        if any(row[variant].n < 2 for row in self.rows for variant in variants):
-            return None
-        try:
-            vector = self.vector(variants)
-            return vector, self.vector(variants, adjust=False) if self.measurement.covariates else None
-        except StatError:
-            return None
-
-    def pair(self, variant: str, control: str) -> Pair:
-        """Two variants; strata in which one of them is missing are left out."""
-        counts = self.measurement.conversions(self.rows, variant, control)
-        if self.together is not None:
-            places = list(self.measurement.design.variants)
-            return Pair(*self.together, places.index(variant), places.index(control), counts)
-        vector = self.vector([variant, control])
-        plain = self.vector([variant, control], adjust=False) if self.measurement.covariates else None
-        return Pair(vector, plain, 0, 1, counts)
-
-
 class Analyst:
     """One metric of one experiment, read by the plan's method."""
 
@@ -129,6 +41,7 @@ class Analyst:
         self.design: Design = measurement.design
         self.spec = measurement.spec
         self._reading = reading
+        self._shares: dict[tuple[str, str], float] = {}
 
     @property
     def until(self) -> date | None:
@@ -205,8 +118,11 @@ class Analyst:
         design = self.design
         if design.method != "sequential" or design.planned_users is None:
             return None
-        pair = [shares[variant] + shares[control] for shares in design.shares.values()]
-        planned = design.planned_users * sum(pair) / len(pair) / (1 if segment is None else len(design.segments))
+        pair = variant, control
+        if pair not in self._shares:
+            both = [shares[variant] + shares[control] for shares in design.shares.values()]
+            self._shares[pair] = sum(both) / len(both)
+        planned = design.planned_users * self._shares[pair] / (1 if segment is None else len(design.segments))
         return max(planned, 2.0)
 
     def timeline(self) -> list[tuple[TimelinePoint, Compared]]:
@@ -297,7 +213,8 @@ class Analyst:
         try:
             if _score(pair, limit) and pair.counts is not None:
                 return _interval(proportions.relative(*pair.counts, self.design.alpha)), None
-            return _interval(effects.relative(pair.vector, pair.treatment, pair.control, limit)), None
+            found = effects.relative(pair.vector, pair.treatment, pair.control, limit, pair.contrast)
+            return _interval(found), None
         except StatError as error:
             return None, error.code
 

@@ -9,7 +9,7 @@ from scipy.special import ndtr
 
 from experiments.analysis.comparisons import Analyst
 from experiments.analysis.vectors import Measurement, combined
-from experiments.fields import Direction
+from experiments.fields import Direction, Role
 from experiments.report import (
     Capping,
     Choice,
@@ -45,6 +45,8 @@ def heterogeneity(
 ) -> tuple[list[Heterogeneity], dict[tuple[str, str], Interval]]:
     """Whether effects differ between the segments of a dimension, and each drawn towards the others.
 
+    Drawn are the effects on the metrics that decide whom to roll out to: the main one and the one that is valued.
+
     Args:
         analyst: of the metric.
         found: the effects by (segment, variant).
@@ -54,6 +56,8 @@ def heterogeneity(
     """
     tests: list[Heterogeneity] = []
     shrunk: dict[tuple[str, str], Interval] = {}
+    value = analyst.design.value
+    decides = analyst.spec.role is Role.primary or (value is not None and value.metric == analyst.spec.key)
     for dimension, segments in analyst.design.dimensions.items():
         for variant in analyst.design.treatments:
             known = [segment for segment in segments if (segment, variant) in found]
@@ -62,7 +66,7 @@ def heterogeneity(
             covariance = np.diag([c.se**2 for c in effects_of if c.se])
             try:
                 test = shrinkage.heterogeneity(estimates, covariance)
-                drawn = shrinkage.shrink(estimates, covariance, analyst.design.alpha)
+                drawn = shrinkage.shrink(estimates, covariance, analyst.design.alpha).estimates if decides else []
             except StatError as error:
                 none = Heterogeneity(dimension, variant, len(known), None, None, None, None, error.code)
                 tests.append(none)
@@ -70,7 +74,7 @@ def heterogeneity(
             tests.append(
                 Heterogeneity(dimension, variant, len(known), test.q, test.df, test.p_value, test.tau, problem=None)
             )
-            for segment, interval in zip(known, drawn.estimates, strict=True):
+            for segment, interval in zip(known, drawn, strict=decides):
                 shrunk[segment, variant] = Interval(interval.estimate, interval.lower, interval.upper)
     return tests, shrunk
 
@@ -250,11 +254,10 @@ def choices(analyst: Analyst) -> list[Choice]:
     if together is None or not analyst.readable:
         return []
     mean, covariance = together[0].mean, together[0].covariance
-    if analyst.design.prior is not None:
-        if mean[list(analyst.design.variants).index(analyst.design.control)] == 0:
-            return []
-        mean, covariance = _effects_believed(analyst, together[0], analyst.design.prior)
+    prior = analyst.design.prior
     try:
+        if prior is not None:
+            mean, covariance = _effects_believed(analyst, together[0], prior)
         found = posterior.best(mean, covariance, analyst.spec.direction is Direction.up)
     except StatError:
         return []
@@ -271,7 +274,10 @@ def _effects_believed(analyst: Analyst, vector: ArmVector, prior: Normal) -> tup
     control = variants.index(analyst.design.control)
     matrix = contrasts.many_to_one(len(variants), control)
     base = abs(vector.mean.item(control))
-    own = np.linalg.inv(matrix @ vector.covariance @ matrix.T)
+    spread = matrix @ vector.covariance @ matrix.T
+    if base == 0 or np.linalg.matrix_rank(spread) < len(spread):
+        raise StatError(Problem.ZERO_VARIANCE)
+    own = np.linalg.inv(spread)
     covariance = np.linalg.inv(own + np.eye(len(own)) / (prior.sd * base) ** 2)
     mean = covariance @ (own @ (matrix @ vector.mean) + prior.mean * base / (prior.sd * base) ** 2)
     others = [place for place in range(len(variants)) if place != control]

@@ -16,7 +16,6 @@ import scipy.stats
 
 from experiments import analysis
 from experiments.design import Design, MetricSpec
-from experiments.documents import Plan
 from experiments.errors import FieldProblem, InvalidDocument
 from experiments.fields import Direction, Role
 from experiments.files import measures, people
@@ -24,6 +23,7 @@ from experiments.files.checks import check_columns, check_values
 from experiments.files.measures import Measures
 from experiments.files.people import Shape
 from experiments.files.question import FileMetric, Question, problems
+from experiments.plans import Plan
 from experiments.report import Report
 from experiments.sums import Measured
 from stats.groupsequential import Spending

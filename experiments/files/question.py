@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from experiments.documents import Experiment, Kind, Plan, parse
+from experiments.documents import Experiment, Kind, parse
 from experiments.errors import FieldProblem, InvalidDocument
 from experiments.fields import distinct
+from experiments.plans import Plan
 
 FileKind = Literal["conversion", "mean", "ratio", "quantile", "time_to_event", "funnel"]
 

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
-from experiments.documents import Spending, field_problem
+from experiments.documents import field_problem
 from experiments.errors import FieldProblem, InvalidDocument
 from experiments.fields import Condition, Direction, Document, Key
 from experiments.planner.forecasts import Baseline, Stopping
+from experiments.plans import Spending
 from stats import arms as builders
 from stats.groupsequential import Spending as SpendingFunction
 from stats.moments import Moments

@@ -116,6 +116,7 @@ def make(days: int) -> tuple[Design, Data]:
         segments={name: name for name in segments},
         shares=shares,
         members={name: (name,) for name in segments},
+        dimensions={"segment": tuple(segments)},
         stratified=True,
         method="sequential",
         alpha=0.05,

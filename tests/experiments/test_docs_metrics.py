@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.documents import Kind, Plan, parse
+from experiments.documents import Kind, parse
+from experiments.plans import Plan
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```json (\w+)\n(.*?)```", PAGE, re.DOTALL)

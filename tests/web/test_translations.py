@@ -16,8 +16,9 @@ from flask_babel import force_locale
 
 import web
 from experiments.codes import HealthCode, ReasonCode, Verdict
-from experiments.documents import Spending, Status
+from experiments.documents import Status
 from experiments.fields import Direction, Role
+from experiments.plans import Spending
 from experiments.report import DoseResponse, Method, MetricReport, Statistic
 from stats.errors import Problem
 from tests.web.test_formats import EN, ZH
