@@ -36,7 +36,8 @@ def _levels(_context: click.Context, option: click.Parameter, values: tuple[str,
     return result
 
 
-def _numbers(_context: click.Context, option: click.Parameter, value: str | None) -> list[float] | None:
+def numbers(_context: click.Context, option: click.Parameter, value: str | None) -> list[float] | None:
+    """Read numbers with commas between, for an option."""
     try:
         return None if value is None else [float(part) for part in value.split(",")]
     except ValueError:
@@ -44,10 +45,10 @@ def _numbers(_context: click.Context, option: click.Parameter, value: str | None
 
 
 def _prior(context: click.Context, option: click.Parameter, value: str | None) -> list[float] | None:
-    numbers = _numbers(context, option, value)
-    if numbers is not None and len(numbers) != 2:
+    given = numbers(context, option, value)
+    if given is not None and len(given) != 2:
         raise click.BadParameter(f"{value!r}: write MEAN,SD of the lift, such as 0,0.1", param=option)
-    return numbers
+    return given
 
 
 def _pairs_option(name: str, metavar: str, help_text: str) -> Callable[[_Command], _Command]:
@@ -102,7 +103,7 @@ def _pairs_option(name: str, metavar: str, help_text: str) -> Callable[[_Command
     type=click.IntRange(2),
     help="The planned size, at which a sequential interval is tightest (default: the file's).",
 )
-@click.option("--looks", metavar="SHARE,…", callback=_numbers, help="Of a group-sequential plan: 0.25,0.5,1.")
+@click.option("--looks", metavar="SHARE,…", callback=numbers, help="Of a group-sequential plan: 0.25,0.5,1.")
 @click.option(
     "--spending",
     type=click.Choice(["obrien_fleming", "pocock", "hwang_shih_decani", "power"]),

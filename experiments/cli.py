@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.analyze_command import analyze, print_report
+from experiments.analyze_command import analyze, numbers, print_report
 from experiments.errors import InvalidDocument, UpturnError
 from experiments.settings import Settings
 
@@ -248,11 +248,8 @@ def import_file(what: str, file: Path, timezone: str | None) -> None:
 commands.add_command(analyze)
 
 
-def _numbers(_context: click.Context, option: click.Parameter, value: str | None) -> list[float] | None:
-    try:
-        return None if value is None else [float(part) for part in value.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{value!r}: write numbers with commas between, such as 2,1,1", param=option) from None
+def _looks(context: click.Context, option: click.Parameter, value: str | None) -> int | list[float] | None:
+    return int(value) if value is not None and value.isdigit() else numbers(context, option, value)
 
 
 @commands.command()
@@ -271,21 +268,21 @@ def _numbers(_context: click.Context, option: click.Parameter, value: str | None
 @click.option("--margin", type=float, help="A guardrail: the loss that must be ruled out.")
 @click.option("--direction", type=click.Choice(["up", "down"]), help="Which way is good.  [default: up]")
 @click.option("--arms", type=int, help="Number of arms with the control.  [default: 2]")
-@click.option("--weights", metavar="W,W[,W...]", callback=_numbers, help="Of the arms, the control first.")
+@click.option("--weights", metavar="W,W[,W...]", callback=numbers, help="Of the arms, the control first.")
 @click.option("--metrics", type=int, help="Metrics judged together: alpha is divided by them too.  [default: 1]")
 @click.option("--alpha", type=float, help="[default: 0.05]")
 @click.option("--correction", type=click.Choice(["bonferroni", "none"]), help="[default: bonferroni]")
 @click.option("--power", type=float, help="[default: 0.8]")
 @click.option(
     "--method",
-    type=click.Choice(["sequential", "fixed", "group_sequential"]),
+    type=click.Choice(["sequential", "fixed", "group-sequential"]),
     help="How the answer will be read.  [default: sequential]",
 )
-@click.option("--looks", type=int, help="Number of equally spaced looks of group_sequential.")
+@click.option("--looks", callback=_looks, metavar="N|SHARE,…", help="Of group-sequential: 5, or 0.25,0.5,1.")
 @click.option(
     "--spending",
     type=click.Choice(["obrien_fleming", "pocock", "hwang_shih_decani", "power"]),
-    help="How group_sequential spends alpha.  [default: obrien_fleming]",
+    help="How group-sequential spends alpha.  [default: obrien_fleming]",
 )
 @click.option("--spending-parameter", type=float, help="Of hwang_shih_decani and power.")
 @click.option("--rho", type=float, help="Correlation of the outcome with its covariates.")

@@ -1,6 +1,6 @@
 """The plan of an experiment: how its answer will be read, fixed before the start."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -9,7 +9,12 @@ from pydantic import Field, model_validator
 from experiments.fields import Document
 
 # Looks closer than this spend next to nothing, and the bounds become numerically delicate.
-_APART = 0.01
+APART = 0.01
+
+
+def apart(looks: Sequence[float]) -> bool:
+    """Whether these shares rise, far enough apart."""
+    return all(b - a >= APART - 1e-9 for a, b in pairwise([0.0, *looks]))
 
 
 class Spending(Document):
@@ -76,8 +81,8 @@ class Plan(Document):
             yield "prior", f"leave it out: only bayes has a prior, and {self.method} keeps its error rate without one"
         if self.method == "group_sequential":
             looks = self.looks or []
-            if not looks or looks[-1] != 1 or any(b - a < _APART - 1e-9 for a, b in pairwise([0.0, *looks])):
-                remedy = f"give shares of the planned users, {_APART} or more apart, the last 1, such as [0.25, 0.5, 1]"
+            if not looks or looks[-1] != 1 or not apart(looks):
+                remedy = f"give shares of the planned users, {APART} or more apart, the last 1, such as [0.25, 0.5, 1]"
                 yield "looks", remedy
         else:
             if self.looks is not None:

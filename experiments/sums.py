@@ -32,12 +32,17 @@ class Sums:
     sums: tuple[int, ...]
     products: tuple[int, ...]
 
-    def __add__(self, other: "Sums") -> "Sums":
-        return Sums(
-            self.n + other.n,
-            tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
-            tuple(a + b for a, b in zip(self.products, other.products, strict=True)),
+    @classmethod
+    def of(cls, parts: Sequence["Sums"]) -> "Sums":
+        """The sums over the users of all parts, at least one."""
+        return cls(
+            sum(part.n for part in parts),
+            tuple(map(sum, zip(*(part.sums for part in parts), strict=True))),
+            tuple(map(sum, zip(*(part.products for part in parts), strict=True))),
         )
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums.of((self, other))
 
     def moments(self, scales: Sequence[int]) -> Moments:
         """Return count, means and centred cross-products, each column divided by its scale."""

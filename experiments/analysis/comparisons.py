@@ -71,7 +71,8 @@ class Analyst:
             if self.measurement.watches_everyone:
                 users = sum(arm.n for arm in self.measurement.lifetimes(scope.strata, variant))
             try:
-                means.append(ArmMean(variant, scope.segment, users, *self.measurement.own(scope.strata, variant)))
+                own = scope.own(variant) or self.measurement.own(scope.strata, variant)
+                means.append(ArmMean(variant, scope.segment, users, *own))
             except StatError:
                 means.append(ArmMean(variant, scope.segment, users, None, None))
         return means

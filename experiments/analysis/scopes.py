@@ -1,5 +1,6 @@
 """Whom a comparison is about: all users or a segment, and two of its variants side by side."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,6 +89,15 @@ class Scope:
             return vector, self.vector(variants, adjust=False) if self.measurement.covariates else None
         except StatError:
             return None
+
+    def own(self, variant: str) -> tuple[float, float] | None:
+        """A variant's own mean and standard error, where the vector of all variants holds just that."""
+        if self.together is None or len(self.rows) > 1:
+            return None
+        vector, plain = self.together
+        place = list(self.measurement.design.variants).index(variant)
+        vector = plain or vector
+        return vector.mean.item(place), math.sqrt(vector.covariance.item(place, place))
 
     def pair(self, variant: str, control: str) -> Pair:
         """Two variants; strata in which one of them is missing are left out."""

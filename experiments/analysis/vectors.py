@@ -123,7 +123,7 @@ class Measurement:
 
     def _moments(self, strata: tuple[str | None, ...], variant: str) -> Moments:
         parts = [self._sums[stratum, variant] for stratum in strata if (stratum, variant) in self._sums]
-        return reduce(_add, parts).moments(self.layout.scales) if parts else self._empty
+        return Sums.of(parts).moments(self.layout.scales) if parts else self._empty
 
     def closed(self, day: date) -> date:
         """The day on which the windows of users exposed on this day have closed."""
@@ -248,10 +248,6 @@ class Measurement:
 def combined(parts: Sequence[ArmVector]) -> ArmVector:
     """One arm vector of the strata's."""
     return builders.stratified(parts) if len(parts) > 1 else parts[0]
-
-
-def _add(one: Sums, other: Sums) -> Sums:
-    return one + other
 
 
 def _merge(one: Lifetimes, other: Lifetimes) -> Lifetimes:

@@ -17,7 +17,6 @@ _SAME = (
     "alpha",
     "correction",
     "power",
-    "method",
     "looks",
     "users",
     "weekly",
@@ -30,6 +29,8 @@ def body(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the request's body; raise InvalidDocument where options do not go together."""
     given = {name: value for name, value in options.items() if value is not None}
     result = {name: given[name] for name in _SAME if name in given}
+    if "method" in given:
+        result["method"] = given["method"].replace("-", "_")
     if "rho" in given:
         result["correlation"] = given["rho"]
     if "spending" in given or "spending_parameter" in given:

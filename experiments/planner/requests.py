@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from experiments.documents import field_problem
 from experiments.errors import FieldProblem, InvalidDocument
 from experiments.fields import Condition, Direction, Document, Key
 from experiments.planner.forecasts import Baseline, Stopping
-from experiments.plans import Spending
+from experiments.plans import APART, Spending, apart
 from stats import arms as builders
 from stats.groupsequential import Spending as SpendingFunction
 from stats.moments import Moments
@@ -21,7 +20,6 @@ from stats.power import Looks
 
 _WEEKS = {"day": 1 / 7, "week": 1.0, "month": 365.25 / 12 / 7, "quarter": 365.25 / 4 / 7}
 # As in the plan of an experiment.
-_APART = 0.01
 _STEEPEST = 20
 
 # Beyond these a square is no number.
@@ -156,10 +154,8 @@ class PlanRequest(_Asked):
             yield "spending.parameter", f"give a number within {_STEEPEST} of zero"
         elif self.looks is None:
             yield "looks", "give their number, such as 5, or shares of the users, such as [0.25, 0.5, 1]"
-        elif isinstance(self.looks, list) and (
-            not self.looks or self.looks[-1] != 1 or any(b - a < _APART for a, b in pairwise([0.0, *self.looks]))
-        ):
-            yield "looks", f"give shares of the users, rising by {_APART} or more, the last 1: [0.25, 0.5, 1]"
+        elif isinstance(self.looks, list) and (not self.looks or self.looks[-1] != 1 or not apart(self.looks)):
+            yield "looks", f"give shares of the users, rising by {APART} or more, the last 1: [0.25, 0.5, 1]"
 
     @property
     def shares(self) -> dict[str, float]:

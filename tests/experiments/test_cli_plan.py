@@ -40,7 +40,7 @@ def test_no_store_is_made_for_numbers(upturn: Command, tmp_path: Path) -> None:
 def test_all_options_reach_the_request(upturn: Command) -> None:
     options = {
         "--lift": 0.1, "--weights": "2,1,1", "--metrics": 2, "--alpha": 0.1, "--correction": "bonferroni",
-        "--power": 0.9, "--method": "group_sequential", "--looks": 3, "--spending": "power", "--spending-parameter": 3,
+        "--power": 0.9, "--method": "group-sequential", "--looks": 3, "--spending": "power", "--spending-parameter": 3,
         "--rho": 0.5, "--users": 8200, "--weekly": 50, "--window-days": 7, "--weeks": 5, "--touches": 2,
         "--per": "month", "--touches-needed": 3, "--direction": "down",
     }  # fmt: skip
