@@ -19,8 +19,6 @@ from stats.moments import Moments
 from stats.power import Looks
 
 _WEEKS = {"day": 1 / 7, "week": 1.0, "month": 365.25 / 12 / 7, "quarter": 365.25 / 4 / 7}
-# As in the plan of an experiment.
-_STEEPEST = 20
 
 # Beyond these a square is no number.
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
@@ -150,8 +148,6 @@ class PlanRequest(_Asked):
                 yield "looks", f"leave them out: {self.method} plans none; group_sequential does"
             if self.spending is not None:
                 yield "spending", f"leave it out: {self.method} spends no error rate by looks; group_sequential does"
-        elif self.spending is not None and abs(self.spending.parameter or 0) > _STEEPEST:
-            yield "spending.parameter", f"give a number within {_STEEPEST} of zero"
         elif self.looks is None:
             yield "looks", "give their number, such as 5, or shares of the users, such as [0.25, 0.5, 1]"
         elif isinstance(self.looks, list) and (not self.looks or self.looks[-1] != 1 or not apart(self.looks)):
