@@ -226,7 +226,8 @@ class DoseResponse(Struct, frozen=True):
     """How a metric responds to touches a week.
 
     ``trend``: change per touch. ``departure``: test of a straight line. ``shape``: what the curve was allowed to be.
-    ``best``: the dose of the highest point of a parabola, None with ``best_problem`` where there is none.
+    ``best``: the dose of the highest point of a parabola, None with ``best_problem`` where there is none, or where more
+    than three frequencies contradict a parabola.
     ``best_tested``: the tested frequencies among which the best one is, with the plan's confidence.
     """
 

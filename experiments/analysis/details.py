@@ -312,6 +312,8 @@ def frequency(analyst: Analyst) -> DoseResponse | None:
         return None
     best, problem = None, None
     try:
+        if len(doses) > 3 and dose.departure(vector, doses, degree=2).p_value < design.alpha:
+            raise StatError(Problem.SHAPE_REJECTED)
         peak = dose.best_quadratic(better, doses, design.alpha)
         best = Interval(peak.dose, peak.lower, peak.upper)
     except StatError as error:

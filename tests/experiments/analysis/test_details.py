@@ -230,6 +230,13 @@ def test_a_peak_is_found_within_its_limits_and_the_tested_doses() -> None:
     assert all(point.lower <= point.estimate <= point.upper for point in found.curve)
 
 
+def test_data_that_contradict_a_parabola_have_no_peak_of_one() -> None:
+    found = response(touched(lambda x: 2 + min(x, 1.0) - 0.1 * x))
+    assert found is not None
+    assert (found.shape, found.best_tested) == ("concave", [1.0])
+    assert (found.best, found.best_problem) == (None, Problem.SHAPE_REJECTED)
+
+
 def test_a_line_has_no_peak() -> None:
     found = response(touched(lambda x: 0.5 * x))
     assert found is not None
