@@ -39,7 +39,7 @@ _GRID = 241
 _PANELS = np.arange(-9.0, 9.1, 1.5)
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 # Points to integrate what the arms share unequally, by its largest variance relative to their own.
-_POINTS = ((0.01, 16), (0.1, 128), (math.inf, 1024))
+_POINTS = ((0.001, 4), (0.01, 16), (0.1, 128), (math.inf, 1024))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +277,7 @@ def best(mean: Floats, covariance: Floats, larger_is_better: bool) -> Best:
 
     Arms that are independent once something common to all is removed (a shared control, K = 2): quadrature of
     phi_j prod Phi_i and of Phi_j (1 - prod Phi_i) in one dimension, error below 1e-9 of probability and of the
-    largest sd. Otherwise the largest independent part is split off and the rest integrated over 16 to 1024 points of
+    largest sd. Otherwise the largest independent part is split off and the rest integrated over 4 to 1024 points of
     Sobol's sequence, the more the more is shared unequally: error about 1e-3.
     Raises StatError(zero_variance) when two arms do not vary against each other.
     """

@@ -7,6 +7,7 @@ data say about tau is in the eigenvalues of W and in y along its eigenvectors.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy.linalg
@@ -194,9 +195,14 @@ class _Problem:
             raise ValueError("effects and covariance must be finite, of the shapes (J,) and (J, J)")
         if d.size < 2:
             raise StatError(Problem.NOT_ENOUGH_DATA, n=d.size, needed=2)
-        contrasts = scipy.linalg.helmert(d.size)
+        contrasts = _contrasts(d.size)
         values, vectors = np.linalg.eigh(contrasts @ v @ contrasts.T)
         if values[0] <= _ROUNDING * np.diag(v).max():
             raise StatError(Problem.ZERO_VARIANCE)
         spectrum, basis = np.linalg.eigh(v)
         return cls(d, v, vectors.T @ (contrasts @ d), values, np.maximum(spectrum, 0.0), basis, basis.sum(axis=0))
+
+
+@lru_cache(maxsize=64)
+def _contrasts(size: int) -> Floats:
+    return np.asarray(scipy.linalg.helmert(size))

@@ -93,7 +93,7 @@ class Analyst:
             test = self._noninferiority(scope, found.comparison)
         except StatError:
             return found
-        return Compared(structs.replace(found.comparison, noninferiority=test), found.at)
+        return found if test is None else Compared(structs.replace(found.comparison, noninferiority=test), found.at)
 
     def effect_in(self, variant: str, segments: Sequence[str]) -> Interval | None:
         """The absolute effect among the users of some segments (of all users when none is named)."""
@@ -188,8 +188,10 @@ class Analyst:
         """The test at a fixed horizon, and where it is that of two shares, its estimate, p and intervals."""
         alpha = self.design.alpha
         if pair.counts is None:
-            fixed = effects.effect(pair.contrast, Fixed(alpha))
-            return Statistic(self._test(scope), fixed.statistic, fixed.p_value, fixed.df), None
+            found = pair.contrast
+            value = found.estimate / found.se
+            p_value = Fixed(alpha).p_value(value, found.n, found.df)
+            return Statistic(self._test(scope), value, p_value, found.df), None
         counts = pair.counts
         z = proportions.difference_score(*counts, 0.0)
         p_value = horizon.Fixed(alpha).p_value(z, counts[0].n + counts[1].n, None)
