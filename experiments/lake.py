@@ -257,7 +257,10 @@ def _sweep(engine: Engine, folder: Path, now: datetime) -> None:
     for name in gone:
         (folder / name).unlink(missing_ok=True)
     for path in folder.glob("*/day=*/*.parquet"):
-        age = now - datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        try:
+            age = now - datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        except FileNotFoundError:
+            continue  # another process has just taken it away
         if age > GRACE and path.relative_to(folder).as_posix() not in listed:
             path.unlink(missing_ok=True)
 

@@ -205,6 +205,16 @@ def test_processes_that_sync_and_compact_at_once_lose_and_double_nothing(any_sto
     assert set(listed(any_store)) <= set(on_disk(any_store))
 
 
+def test_a_file_that_is_gone_before_it_is_looked_at_is_no_trouble(any_store: Store, now: datetime) -> None:
+    """A name without a file, as when another process removes it in between."""
+    send(any_store, now, "a")
+    sync(any_store, now)
+    day = next((any_store.lake / "event").iterdir())
+    (day / "gone.parquet").symlink_to(day / "nowhere")
+    lake.compact(any_store.engine, any_store.lake, now=now)
+    assert in_lake(any_store) == ["a"]
+
+
 def test_of_two_moves_of_the_same_rows_one_is_kept(
     any_store: Store, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
