@@ -7,7 +7,7 @@ data say about tau is in the eigenvalues of W and in y along its eigenvectors.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import scipy.linalg
@@ -92,7 +92,10 @@ def between(effects: Floats, covariance: Floats) -> Between:
     Trapezoid rule in log tau^2, where the integrand is smooth and falls exponentially on both sides.
     Raises as `heterogeneity`.
     """
-    problem = _Problem.of(effects, covariance)
+    return _between(_Problem.of(effects, covariance))
+
+
+def _between(problem: "_Problem") -> Between:
     squares, values = problem.contrast**2, problem.values
     scale = 1 / float((1 / values).mean())
 
@@ -113,10 +116,12 @@ def between(effects: Floats, covariance: Floats) -> Between:
         low, high = float(x[first]), float(x[last])
     weights = np.exp(log[kept] - log.max())
     tau_squared = scale * np.exp(x[kept])
-    precision = problem.ones**2 / (problem.spectrum + tau_squared[:, None])
+    spectrum, basis = problem.eigen
+    ones = basis.sum(axis=0)
+    precision = ones**2 / (spectrum + tau_squared[:, None])
     total = precision.sum(axis=1)
-    rotated = problem.basis.T @ problem.effects
-    mean = (problem.ones * rotated / (problem.spectrum + tau_squared[:, None])).sum(axis=1) / total
+    rotated = basis.T @ problem.effects
+    mean = (ones * rotated / (spectrum + tau_squared[:, None])).sum(axis=1) / total
     return Between(weights / weights.sum(), tau_squared, mean, 1 / total)
 
 
@@ -131,16 +136,18 @@ def shrink(effects: Floats, covariance: Floats, alpha: float) -> Shrunk:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be in (0, 1): {alpha}")
     problem = _Problem.of(effects, covariance)
-    posterior = between(effects, covariance)
+    posterior = _between(problem)
     v = problem.covariance
     # All in the eigenbasis of V: nodes x eigenvalues, then nodes x segments.
-    inverse = 1 / (problem.spectrum + posterior.tau_squared[:, None])
-    loading = v @ problem.basis
-    rotated = problem.basis.T @ problem.effects - posterior.mean[:, None] * problem.ones
+    spectrum, basis = problem.eigen
+    ones = basis.sum(axis=0)
+    inverse = 1 / (spectrum + posterior.tau_squared[:, None])
+    loading = v @ basis
+    rotated = basis.T @ problem.effects - posterior.mean[:, None] * ones
     mean = problem.effects - (inverse * rotated) @ loading.T
-    pull = (inverse * problem.ones) @ loading.T
+    pull = (inverse * ones) @ loading.T
     # V - V S^-1 V is V tau^2 S^-1: a sum of positive terms.
-    kept = posterior.tau_squared[:, None] * (inverse * problem.spectrum) @ (problem.basis**2).T
+    kept = posterior.tau_squared[:, None] * (inverse * spectrum) @ (basis**2).T
     variance = kept + pull**2 * posterior.variance[:, None]
     intervals = _intervals(
         posterior.weights,
@@ -178,15 +185,12 @@ def _intervals(weights: Floats, mean: Floats, sd: Floats, alpha: float) -> list[
     return [Interval(*map(float, row)) for row in zip(centre, *limits, strict=True)]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Problem:
     effects: Floats
     covariance: Floats
     contrast: Floats
     values: Floats
-    spectrum: Floats
-    basis: Floats
-    ones: Floats
 
     @classmethod
     def of(cls, effects: Floats, covariance: Floats) -> "_Problem":
@@ -199,8 +203,13 @@ class _Problem:
         values, vectors = np.linalg.eigh(contrasts @ v @ contrasts.T)
         if values[0] <= _ROUNDING * np.diag(v).max():
             raise StatError(Problem.ZERO_VARIANCE)
-        spectrum, basis = np.linalg.eigh(v)
-        return cls(d, v, vectors.T @ (contrasts @ d), values, np.maximum(spectrum, 0.0), basis, basis.sum(axis=0))
+        return cls(d, v, vectors.T @ (contrasts @ d), values)
+
+    @cached_property
+    def eigen(self) -> tuple[Floats, Floats]:
+        """Eigenvalues and eigenvectors of V."""
+        spectrum, basis = np.linalg.eigh(self.covariance)
+        return np.maximum(spectrum, 0.0), basis
 
 
 @lru_cache(maxsize=64)

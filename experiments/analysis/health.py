@@ -59,7 +59,8 @@ def split(design: Design, users: Users, days: Days) -> Split:
         ratio = SampleRatio(None, expected, observed, Problem.UNEXPECTED_USERS)
         return Split(ratio, [], [_mismatch(ratio, total)], [Check(_MISMATCH, None, None, passed=False)])
     try:
-        overall = sample_ratio.srm(counts, shares).overall.p_value
+        tested = sample_ratio.srm(counts, shares)
+        overall = tested.overall.p_value
     except StatError as error:
         ratio = SampleRatio(None, expected, observed, error.code)
         found = [_mismatch(ratio, total)] if error.code is Problem.UNEXPECTED_USERS else []
@@ -70,7 +71,7 @@ def split(design: Design, users: Users, days: Days) -> Split:
     ratio = SampleRatio(overall, expected, observed, problem, anytime)
     findings = [_mismatch(ratio, total)] if bad else []
     checks = [Check(_MISMATCH, None, overall, passed=not bad)]
-    segments = list(_segments(design, counts, shares))
+    segments = list(_segments(design, tested, counts, shares))
     for segment in segments:
         code, passed = HealthCode.segment_sample_ratio_mismatch, segment.problem is None
         checks.append(Check(code, segment.segment, segment.p_value, passed=passed))
@@ -107,13 +108,18 @@ def _anytime(design: Design, shares: np.ndarray, days: Days) -> float | None:
         return None
 
 
-def _segments(design: Design, counts: np.ndarray, shares: np.ndarray) -> Iterable[SegmentSampleRatio]:
+def _segments(
+    design: Design, tested: sample_ratio.SampleRatio, counts: np.ndarray, shares: np.ndarray
+) -> Iterable[SegmentSampleRatio]:
     for segment, members in design.members.items():
         rows = [design.strata.index(stratum) for stratum in members]
         try:
-            p_value = sample_ratio.srm(counts[rows], shares[rows]).overall.p_value
+            test = tested.strata[rows[0]] if len(rows) == 1 else sample_ratio.srm(counts[rows], shares[rows]).overall
         except StatError:
+            continue
+        if test is None:
             continue  # nobody there
+        p_value = test.p_value
         bad = p_value < SRM_ALARM / len(design.members)
         yield SegmentSampleRatio(segment, p_value, Problem.SAMPLE_RATIO_MISMATCH if bad else None)
 
