@@ -41,7 +41,8 @@ class Analyst:
         self.design: Design = measurement.design
         self.spec = measurement.spec
         self._reading = reading
-        self._shares: dict[tuple[str, str], float] = {}
+        self._pairs: dict[tuple[str, str], float] = {}
+        self._horizons: dict[tuple[str, str, bool], Horizon] = {}
 
     @property
     def until(self) -> date | None:
@@ -103,6 +104,12 @@ class Analyst:
 
     def horizon(self, variant: str, control: str, segment: str | None) -> Horizon:
         """When the plan allows to look at this comparison. Raises StatError(before_first_look)."""
+        key = variant, control, segment is None
+        if key not in self._horizons:
+            self._horizons[key] = self._horizon(variant, control, segment)
+        return self._horizons[key]
+
+    def _horizon(self, variant: str, control: str, segment: str | None) -> Horizon:
         alpha = self.design.alpha
         users = self.tuned_users(variant, control, segment)
         if users is not None:
@@ -119,11 +126,11 @@ class Analyst:
         design = self.design
         if design.method != "sequential" or design.planned_users is None:
             return None
-        pair = variant, control
-        if pair not in self._shares:
+        key = variant, control
+        if key not in self._pairs:
             both = [shares[variant] + shares[control] for shares in design.shares.values()]
-            self._shares[pair] = sum(both) / len(both)
-        planned = design.planned_users * self._shares[pair] / (1 if segment is None else len(design.segments))
+            self._pairs[key] = design.planned_users * sum(both) / len(both)
+        planned = self._pairs[key] / (1 if segment is None else len(design.segments))
         return max(planned, 2.0)
 
     def timeline(self) -> list[tuple[TimelinePoint, Compared]]:
@@ -211,7 +218,7 @@ class Analyst:
         return "adjusted_t" if self.measurement.covariates or len(scope.rows) > 1 else "welch_t"
 
     def _relative(self, pair: Pair, limit: Horizon) -> tuple[Interval | None, Problem | None]:
-        if pair.rare and isinstance(limit, Fixed):
+        if isinstance(limit, Fixed) and pair.rare:
             return None, Problem.NOT_ENOUGH_DATA
         try:
             if _score(pair, limit) and pair.counts is not None:
@@ -332,8 +339,9 @@ def _at(pair: Pair, limit: Horizon) -> AtLevel:
     """The interval at other levels: tuned as before, so that it agrees with the p value."""
 
     def at(alpha: float) -> Interval:
-        found = effects.effect(pair.contrast, replace(limit, alpha=alpha))  # type: ignore[type-var]
-        return Interval(found.estimate, found.lower, found.upper)
+        found = pair.contrast
+        half = replace(limit, alpha=alpha).critical(found.n, found.df) * found.se  # type: ignore[type-var]
+        return Interval(found.estimate, found.estimate - half, found.estimate + half)
 
     return at
 
