@@ -67,18 +67,12 @@ def advise(
         return _advice(Verdict.stop, [ReasonCode.guardrail_harmed])
     if all(c.significant and not _good(primary, c) for c in overall):
         return _advice(Verdict.stop, [ReasonCode.primary_worse])
-    if any(_hopeless(look, primary) for look in looks):
+    if any(look.hopeless(up=primary.direction == "up") for look in looks):
         return _advice(Verdict.stop, [ReasonCode.futile])
     reasons = [ReasonCode.primary_not_significant]
     if reached:
         return _advice(Verdict.inconclusive, reasons)
     return _advice(Verdict.keep_running, [*reasons, ReasonCode.planned_size_not_reached])
-
-
-def _hopeless(look: Look, primary: MetricReport) -> bool:
-    sign = 1 if primary.direction == "up" else -1
-    floor = look.futility
-    return floor is not None and bool(look.statistic) and all(sign * z <= floor for z in look.statistic.values())
 
 
 def _best(

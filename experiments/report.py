@@ -381,6 +381,11 @@ class Look(Struct, frozen=True):
     reached: bool
     futility: float | None = None
 
+    def hopeless(self, *, up: bool) -> bool:
+        """Whether no variant could be expected to win any more, where ``up`` is good."""
+        floor, sign = self.futility, 1 if up else -1
+        return floor is not None and bool(self.statistic) and all(sign * z <= floor for z in self.statistic.values())
+
 
 class DecisionAdvice(Struct, frozen=True):
     """What to do, for whom, why, and what it is worth.

@@ -83,7 +83,7 @@ def build(design: Design, data: Data, *, as_of: datetime, watermark: int | None)
     findings = [*split.findings, *health.counts(design, data.users, data.forced, primary)]
     findings += [finding for found, _ in parts for finding in found]
     findings += [
-        Finding(HealthCode.effect_drifted, draft.analyst_users, draft.analyst_users, fatal=False, subject=variant)
+        Finding(HealthCode.effect_drifted, draft.users, draft.users, fatal=False, subject=variant)
         for draft in drafts[:1]
         for variant in draft.drifted
     ]
@@ -147,7 +147,7 @@ class _Draft:
     pairs: int
     timeline: list[TimelinePoint]
     drifted: list[str]
-    analyst_users: int
+    users: int
 
 
 def _draft(analyst: Analyst) -> _Draft:

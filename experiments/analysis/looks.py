@@ -26,15 +26,14 @@ class Reading:
     """``information``: shares of the planned users at the looks up to the one shown, empty before the first.
 
     ``until``: last day of exposure of its users (None: everyone). ``stopped``: the only variant crossed its bound,
-    so that later looks are not taken; ``futile``: none could still win; ``final``: the experiment ended below its
-    planned size, and all that was left of alpha is spent at this look.
+    so that later looks are not taken. ``final``: the experiment ended below its planned size, and all that was left of
+    alpha is spent at this look.
     """
 
     looks: list[Look]
     information: tuple[float, ...] = ()
     until: date | None = None
     stopped: bool = False
-    futile: bool = False
     final: bool = False
 
     def until_for(self, primary_days: int, days: int) -> date | None:
@@ -82,14 +81,13 @@ def read(design: Design, primary: Measurement, as_of: date) -> Reading:
         bound = float(groupsequential.bounds(information, design.alpha, spending, final=look.final)[-1])
         floor = None if look.final else _futility(design, spending, information)
         statistic = {} if look.data is None else _statistics(look.data)
-        good = 1 if primary.spec.direction is Direction.up else -1
         crossed = [variant for variant, z in statistic.items() if abs(z) >= bound]
         closed = None if look.day is None else primary.closed(look.day).isoformat()
         looks.append(Look(number, look.users, closed, bound, statistic, crossed, reached=True, futility=floor))
         # A file does not show the looks before: that they crossed no bound is not known there.
         known = all(part.data is not None for part in taken[:number])
         stopped = known and len(design.treatments) == 1 and bool(crossed)
-        futile = floor is not None and bool(statistic) and all(good * z <= floor for z in statistic.values())
+        futile = looks[-1].hopeless(up=primary.spec.direction is Direction.up)
         if stopped or futile:
             break
     shown = len(looks)
@@ -98,7 +96,7 @@ def read(design: Design, primary: Measurement, as_of: date) -> Reading:
     if not (stopped or futile or final):
         looks += _ahead(design, spending, planned, information)
     until = taken[shown - 1].day if shown else None
-    return Reading(looks, information, until, stopped, futile, final)
+    return Reading(looks, information, until, stopped, final)
 
 
 def _taken(design: Design, primary: Measurement, planned: int, as_of: date) -> list[_Taken]:
