@@ -16,7 +16,19 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from experiments.errors import FieldProblem, InvalidDocument
-from experiments.fields import Condition, Document, EventName, Key, Name, Payload, Role, Share, distinct
+from experiments.fields import (
+    Condition,
+    Document,
+    EventName,
+    FlagValue,
+    Key,
+    Name,
+    Payload,
+    Role,
+    Share,
+    distinct,
+    flag_type,
+)
 from experiments.metrics import Metric, MetricKind
 from experiments.plans import Plan
 from experiments.sdk.assignment import allocation
@@ -52,11 +64,14 @@ class Variant(Document):
     """One arm of an experiment.
 
     In a factorial design ``factors`` names the level of each factor, such as {"copy": "urgent", "offer": "coupon"}.
+    ``value`` is what apps get that read the experiment as a feature flag; without it they get the tactic, or where no
+    variant has one, the variant's key.
     """
 
     key: Key
     name: Name | None = None
     tactic: Tactic | None = None
+    value: FlagValue | None = None
     costs: Costs = Costs()
     factors: dict[Key, Name] = Field(default_factory=dict)
 
@@ -194,6 +209,13 @@ class Experiment(Document):
         if self.decision is not None and self.decision.variant not in keys:
             yield "decision.variant", one_of
         yield from self._factor_problems()
+        yield from self._flag_problems()
+
+    def _flag_problems(self) -> Iterator[tuple[str, str]]:
+        kinds = {flag_type(variant.value) for variant in self.variants}
+        if len(kinds) > 1:
+            found = ", ".join(sorted(kinds))
+            yield "variants", f"give every variant a value of one type, or none a value: found {found}"
 
     def _factor_problems(self) -> Iterator[tuple[str, str]]:
         factors = [variant.factors for variant in self.variants]

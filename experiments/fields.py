@@ -62,6 +62,7 @@ class _AnyGroup(Mapping[str, Sequence[object]]):
 Share = Annotated[float, Field(ge=0, le=1), AfterValidator(_check_share)]
 Condition = Annotated[dict[str, Any], AfterValidator(_check_condition)]
 Payload = Annotated[dict[str, Any], AfterValidator(_check_finite)]
+FlagValue = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str | Payload
 
 
 class Document(BaseModel):
@@ -98,6 +99,17 @@ class Direction(StrEnum):
 
     up = "up"
     down = "down"
+
+
+def flag_type(value: object) -> str:
+    """Return the type of a feature flag's value as apps see it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    return "text" if isinstance(value, str) else "object"
 
 
 def distinct(names: Sequence[str]) -> bool:

@@ -88,10 +88,12 @@ def _compile(document: Mapping[str, object], parts: _Parts) -> CompiledExperimen
     salt = _text(document, "salt", path)
     tactics = _tactics(document.get("variants"), f"{path}.variants")
     variants = tuple(tactics)
+    values = _values(document, tactics)
 
     def answer(reason: Reason, variant: str | None = None, stratum: str | None = None) -> Assignment:
         tactic = tactics[variant] if variant is not None else None
-        return Assignment(key, variant, tactic, reason, stratum, phase, revision)
+        value = values[variant] if variant is not None else None
+        return Assignment(key, variant, tactic, reason, stratum, phase, revision, value)
 
     def stratum(where: str, rule: Rule | None = None, part: Mapping[str, object] = NO_ATTRIBUTES) -> Stratum:
         weights = _inherited(part.get("weights"), document.get("weights"))
@@ -129,6 +131,7 @@ def _compile(document: Mapping[str, object], parts: _Parts) -> CompiledExperimen
         salt=salt,
         control=_choice(document.get("control"), variants, f"{path}.control"),
         variants=variants,
+        values=values,
         audience=rule,
         holdouts=holdouts,
         layer=layer,
@@ -180,6 +183,29 @@ def _tactics(written: object, path: str) -> dict[str, Mapping[str, object] | Non
             raise DocumentError(f"{path}.{i}.key", key, "give each variant a key of its own")
         tactics[key] = None if tactic is None else MappingProxyType(dict(_object(tactic, f"{path}.{i}.tactic")))
     return tactics
+
+
+def _values(document: Mapping[str, object], tactics: Mapping[str, Mapping[str, object] | None]) -> dict[str, object]:
+    """Return what each variant gives as a feature flag: its `value`, else its tactic, else its key.
+
+    One experiment gives one type: values where any variant has one, tactics (without what they leave open, so `{}` for
+    a variant without one) where any has one.
+    """
+    values: dict[str, object] = {
+        part["key"]: part.get("value")
+        for part in document["variants"]  # type: ignore[attr-defined]
+    }
+    if any(value is not None for value in values.values()):
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values())
+        if numbers and any(isinstance(value, float) for value in values.values()):
+            return {key: float(value) for key, value in values.items()}  # type: ignore[arg-type]
+        return values
+    if any(tactic is not None for tactic in tactics.values()):
+        return {
+            key: {name: part for name, part in (tactic or {}).items() if part is not None}
+            for key, tactic in tactics.items()
+        }
+    return {key: key for key in values}
 
 
 def _ranges(weights: object, coverage: object, variants: Sequence[str], path: str) -> tuple[tuple[int, int], ...]:

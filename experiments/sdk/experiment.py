@@ -42,7 +42,8 @@ class Assignment:
 
     `tactic` is a read-only view of the variant's payload. `stratum` is the key of the segment whose allocation was
     used; it is None without strata, and where the answer was found before the strata. `phase` and `revision` are those
-    of the experiment, and 0 where it is unknown.
+    of the experiment, and 0 where it is unknown. `value` is what the variant gives as a feature flag: JSON, shared, and
+    so never to be changed.
     """
 
     experiment: str
@@ -52,6 +53,7 @@ class Assignment:
     stratum: str | None
     phase: int
     revision: int
+    value: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class CompiledExperiment:
     salt: str
     control: str
     variants: tuple[str, ...]
+    values: Mapping[str, object]  # of each variant as a feature flag
     audience: Rule | None
     holdouts: tuple[Slice, ...]
     layer: Slice | None
