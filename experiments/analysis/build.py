@@ -41,6 +41,7 @@ class Data:
     bounds: tuple[int, ...] = ()
     received: Measured | None = None
     triggered: Measured | None = None
+    merged: int = 0
 
 
 def build(design: Design, data: Data, *, as_of: datetime, watermark: int | None) -> Report:
@@ -80,7 +81,7 @@ def build(design: Design, data: Data, *, as_of: datetime, watermark: int | None)
         health.single_users(metrics),
         health.reach(triggers, received=data.received is not None, ghosts=design.ghosts),
     ]
-    findings = [*split.findings, *health.counts(design, data.users, data.forced, primary)]
+    findings = [*split.findings, *health.counts(design, data.users, primary, forced=data.forced, merged=data.merged)]
     findings += [finding for found, _ in parts for finding in found]
     findings += [
         Finding(HealthCode.effect_drifted, draft.users, draft.users, fatal=False, subject=variant)

@@ -28,7 +28,8 @@ from stats.errors import Problem, StatError
 SRM_ALARM = 0.001
 # The anytime test errs this often over the whole life of an experiment, however often it is looked at.
 SRM_ANYTIME_ALARM = 0.01
-# Above this share of users seen in two variants, leaving them out may bias what is left.
+# Above this share of users seen in two variants, leaving them out may bias what is left, and counting those among them
+# who changed ids where they were first seen hides too much of the effect.
 CROSSOVER_ALARM = 0.05
 # The other checks advise and do not blank: they may err once in a hundred reports.
 ALARM = 0.01
@@ -206,13 +207,15 @@ def reach(triggered: Sequence[Triggered], *, received: bool, ghosts: bool) -> tu
     return findings, checks
 
 
-def counts(design: Design, users: Users, forced: int, primary: MetricReport) -> Iterable[Finding]:
-    """Users who are left out, or do not count yet."""
+def counts(design: Design, users: Users, primary: MetricReport, *, forced: int, merged: int) -> Iterable[Finding]:
+    """Users who are left out, saw another variant under another id, or do not count yet."""
     assigned = sum(part.assigned for part in users.values())
     exposed = sum(part.exposed for part in users.values())
     if assigned > exposed:
         fatal = assigned - exposed > CROSSOVER_ALARM * assigned
         yield Finding(HealthCode.crossovers, assigned - exposed, assigned, fatal=fatal)
+    if merged:
+        yield Finding(HealthCode.identity_crossovers, merged, assigned, fatal=merged > CROSSOVER_ALARM * assigned)
     if exposed > primary.matured:
         yield Finding(HealthCode.immature_users, exposed - primary.matured, exposed, fatal=False)
     if forced:

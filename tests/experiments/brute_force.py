@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.sums import Aggregates, Cell, Measured, Sums, UserCounts, Values
 from stats.survival import Lifetimes
-from tests.experiments.rows import Event, Exposure
+from tests.experiments.rows import Alias, Event, Exposure
 
 DAY = timedelta(days=1)
 TICK = timedelta(microseconds=1)
@@ -36,10 +36,11 @@ class Person:
 
 @dataclass(frozen=True)
 class Facts:
-    """The people of one phase, the users who are testing, and the moment of looking."""
+    """The people of one phase, how many are testing, whose ids only differ in variants, and the moment of looking."""
 
     people: Sequence[Person]
     forced: int
+    merged: int
     as_of: datetime
 
     def matured(self, metric: Any) -> list[Person]:
@@ -72,19 +73,41 @@ def facts(
     as_of: datetime,
     timezone: str,
     forced: Sequence[str],
+    aliases: Sequence[Alias] | None = None,
 ) -> Facts:
+    person_of = persons([row for row in aliases or () if row.batch <= batch])
+    testing = set(map(person_of, forced))
     seen: dict[str, list[tuple[datetime, int, Exposure]]] = {}
     for number, row in enumerate(exposures):
         if row.name == "x" and row.phase == phase and row.batch <= batch and row.at <= as_of:
-            seen.setdefault(row.user_id, []).append((row.at, number, row))
+            seen.setdefault(person_of(row.user_id), []).append((row.at, number, row))
     people = []
+    merged = 0
     for user, rows in seen.items():
         at, _, first = min(rows)
-        if user not in forced:
+        if user not in testing:
             cell = Cell(first.stratum, first.variant, at.astimezone(ZoneInfo(timezone)).date())
-            mine = [event for event in events if event.user_id == user and event.batch <= batch]
-            people.append(Person(user, at, cell, len({row.variant for _, _, row in rows}) > 1, mine))
-    return Facts(people, len(seen.keys() & set(forced)), as_of)
+            mine = [event for event in events if person_of(event.user_id) == user and event.batch <= batch]
+            met = {(row.user_id, row.variant) for _, _, row in rows}
+            crossed = len(met) > len({own for own, _ in met})
+            merged += not crossed and len({variant for _, variant in met}) > 1
+            people.append(Person(user, at, cell, crossed, mine))
+    return Facts(people, len(seen.keys() & testing), merged, as_of)
+
+
+def persons(aliases: Iterable[Alias]) -> Callable[[str], str]:
+    """The last id of every id: links as they come, the first of an id, and none that closes a ring."""
+    following: dict[str, str] = {}
+
+    def last(user: str) -> str:
+        while user in following:
+            user = following[user]
+        return user
+
+    for row in aliases:
+        if row.other_id not in following and last(row.user_id) != row.other_id:
+            following[row.other_id] = row.user_id
+    return last
 
 
 def window(metric: Any, person: Person) -> tuple[datetime, datetime]:
@@ -238,7 +261,7 @@ def values(metric: Any, known: Facts) -> Mapping[Who, list[tuple[int, float, int
 
 def assert_equal(found: Aggregates, known: Facts, metrics: Sequence[Any], received: str, trigger: str) -> None:
     assert {who: counts for who, counts in found.users.items() if counts.assigned} == known.users()
-    assert found.forced == known.forced
+    assert (found.forced, found.merged) == (known.forced, known.merged)
     assert {day: some for day, part in found.days.items() if (some := positive(part))} == known.days()
     for each in metrics:
         assert_measured(found.metrics[each.key], known, each, cap_of(each, found, known))

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pytest
 
 from experiments import aggregate, analysis, report
-from experiments.aggregate import Scope
 from experiments.design import Design, MetricSpec
 from experiments.documents import Kind, parse
 from experiments.fields import Direction, Role
+from experiments.people import Scope
 from experiments.report import Report
 from experiments.sums import MICROS, Aggregates, Cell, Column, Layout, Measured, Sums, UserCounts
 
@@ -43,6 +43,12 @@ class Event(NamedTuple):
     name: str
     at: datetime = START
     value: float | None = None
+    batch: int = 1
+
+
+class Alias(NamedTuple):
+    user_id: str
+    other_id: str
     batch: int = 1
 
 
@@ -90,6 +96,12 @@ def event_table(rows: Sequence[Event]) -> pa.Table:
     )
 
 
+def alias_table(rows: Sequence[Alias]) -> pa.Table:
+    schema = pa.schema({"user_id": pa.string(), "name": pa.string(), "seq": pa.int64(), "batch": pa.int32()})
+    listed = [{"user_id": a.user_id, "name": a.other_id, "seq": i, "batch": a.batch} for i, a in enumerate(rows)]
+    return pa.Table.from_pylist(listed[::-1], schema)
+
+
 def measure(
     exposures: Sequence[Exposure],
     events: Sequence[Event],
@@ -103,8 +115,9 @@ def measure(
     name: str = "x",
     received: str | None = None,
     trigger: str | None = None,
+    aliases: Sequence[Alias] | None = None,
 ) -> Aggregates:
-    """Sums as DuckDB makes them of the rows; the order of ``exposures`` is the order of receipt."""
+    """Sums as DuckDB makes them of the rows; the order of ``exposures`` and ``aliases`` is the order of receipt."""
     engine = ibis.duckdb.connect()
     try:
         return aggregate.from_facts(
@@ -113,6 +126,7 @@ def measure(
             ibis.memtable(event_table(events)),
             metrics,
             Scope(name, phase, batch, as_of, timezone, forced, received, trigger),
+            None if aliases is None else ibis.memtable(alias_table(aliases)),
         )
     finally:
         engine.disconnect()

@@ -88,6 +88,10 @@ def identify(message: str, user: str = "u1", **traits: Any) -> dict[str, Any]:
     return {"type": "identify", "messageId": message, "userId": user, "traits": traits}
 
 
+def alias(message: str, previous: str, user: str = "u1", **fields: Any) -> dict[str, Any]:
+    return {"type": "alias", "messageId": message, "userId": user, "previousId": previous} | fields
+
+
 def receive(store: Store, items: Iterable[object] | bytes, now: datetime) -> ingest.Receipt:
     """Take in one batch in a transaction of its own."""
     body = items if isinstance(items, bytes) else msgspec.json.encode({"batch": list(items)})

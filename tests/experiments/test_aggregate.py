@@ -13,16 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose
 
-from experiments import aggregate
-from experiments.aggregate import Scope
-from experiments.sums import Aggregates, Sums, UserCounts
+from experiments import aggregate, identity, people
+from experiments.people import Scope
+from experiments.sums import Aggregates, Cell, Sums, UserCounts
 from stats.moments import Moments
 from tests.experiments.brute_force import DAY, TICK, assert_equal, bits, facts, summed
 from tests.experiments.rows import (
     LATER,
     START,
+    Alias,
     Event,
     Exposure,
+    alias_table,
     conversion,
     event_table,
     exposure_table,
@@ -113,6 +115,13 @@ def random_facts(seed: int) -> tuple[list[Exposure], list[Event], dict[str, Any]
     return exposures, events, asked
 
 
+def random_aliases(seed: int) -> list[Alias]:
+    """Links among few ids: chains, rings, shared devices, the same link again."""
+    r = random.Random(seed)
+    links = [Alias(*r.sample(USERS, 2), r.randint(1, 4)) for _ in range(r.choice([1, 3, 6, 15]))]
+    return sorted([*links, *r.choices(links, k=2)], key=lambda link: link.batch)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_sums_equal_a_brute_force_count_over_the_users(seed: int) -> None:
     exposures, events, asked = random_facts(seed)
@@ -120,6 +129,78 @@ def test_sums_equal_a_brute_force_count_over_the_users(seed: int) -> None:
     metrics = [main, *(other for other in METRICS[seed % 5 :: 5] if other is not main)]
     found = measure(exposures, events, metrics, **asked, received="opened", trigger="due")
     assert_equal(found, facts(exposures, events, **asked), metrics, "opened", "due")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_sums_over_people_with_several_ids_equal_a_brute_force_count(seed: int) -> None:
+    exposures, events, asked = random_facts(seed)
+    asked["aliases"] = random_aliases(seed)
+    main = MAIN[seed % len(MAIN)]
+    metrics = [main, *(other for other in METRICS[seed % 5 :: 5] if other is not main)]
+    found = measure(exposures, events, metrics, **asked, received="opened", trigger="due")
+    assert_equal(found, facts(exposures, events, **asked), metrics, "opened", "due")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_people_are_those_of_a_brute_force_walk(seed: int) -> None:
+    r = random.Random(seed)
+    exposures = [Exposure(user, r.choice("tc"), START + r.randrange(5) * DAY) for user in USERS for _ in range(2)]
+    asked: dict[str, Any] = {"batch": r.randint(1, 4), "forced": r.sample(USERS, 1), "aliases": random_aliases(seed)}
+    known = facts(exposures, [], phase=1, as_of=LATER, timezone="UTC", **asked)
+    found = measure(exposures, [], [], **asked)
+    assert {who: counts for who, counts in found.users.items() if counts.assigned} == known.users()
+    assert (found.forced, found.merged) == (known.forced, known.merged)
+
+
+def test_links_in_a_ring_hold_but_for_the_one_that_closes_it() -> None:
+    links = [Alias("b", "a"), Alias("c", "b"), Alias("a", "c"), Alias("d", "c"), Alias("e", "a")]
+    found = identity.last_ids(alias_table(links).sort_by("seq").rename_columns({"name": "other_id"}))
+    assert dict(zip(*found.to_pydict().values(), strict=True)) == {"a": "d", "b": "d", "c": "d"}
+
+
+def test_a_long_chain_of_ids_is_followed_to_its_end() -> None:
+    links = [Alias(f"u{i + 1}", f"u{i}") for i in range(1000)]
+    random.Random(1).shuffle(links)
+    found = measure([Exposure("u0", "t")], [Event("u1000", "buy")], [conversion()], aliases=links)
+    (sums,) = found.metrics["c"].cells.values()
+    assert sums == Sums(1, (1,), (1,))
+
+
+def test_a_person_has_the_variant_stratum_and_day_of_the_first_exposure_under_any_id() -> None:
+    """Intention to treat: what was bought before it counts as history, under whichever id."""
+    exposures = [
+        Exposure("user", "c", START + 2 * DAY, "b"),
+        Exposure("device", "t", START + DAY, "a"),
+        Exposure("tablet", "c", START + 3 * DAY, "b"),
+    ]
+    events = [Event("user", "buy"), Event("tablet", "buy", START + 4 * DAY)]
+    links = [Alias("user", "device"), Alias("user", "tablet")]
+    bought = conversion(window_days=5, lookback_days=2)
+    found = measure(exposures, events, [bought], aliases=links)
+    assert (found.users, found.merged) == ({("a", "t"): UserCounts(1, 1)}, 1)
+    assert found.metrics["c"].cells == {
+        Cell("a", "t", (START + DAY).date()): Sums(1, (1, 1), (1, 1, 1)),
+    }
+
+
+def test_an_id_seen_in_two_variants_takes_its_person_out() -> None:
+    exposures = [Exposure("device", "t"), Exposure("device", "c", START + DAY), Exposure("user", "t", START + 2 * DAY)]
+    found = measure(exposures, [], [], aliases=[Alias("user", "device")])
+    assert (found.users, found.merged) == ({(None, "t"): UserCounts(1, 0)}, 0)
+
+
+@pytest.mark.parametrize("forced", ["user", "device", "never seen"])
+def test_a_person_is_testing_whichever_id_was_forced(forced: str) -> None:
+    links = [Alias("user", "device"), Alias("user", "never seen")]
+    found = measure([Exposure("device", "t"), Exposure("user", "c")], [], [], aliases=links, forced=[forced])
+    assert (found.users, found.forced, found.merged) == ({(None, "t"): UserCounts(0, 0)}, 1, 0)
+
+
+def test_links_after_the_watermark_are_not_known_yet() -> None:
+    exposures = [Exposure("device", "t"), Exposure("user", "c")]
+    links = [Alias("user", "device", batch=2)]
+    assert measure(exposures, [], [], aliases=links, batch=1) == measure(exposures, [], [], batch=1)
+    assert measure(exposures, [], [], aliases=links, batch=2).merged == 1
 
 
 def test_no_rows_give_no_counts() -> None:
@@ -255,7 +336,7 @@ def test_days_are_cut_as_the_calendar_of_the_zone_cuts_them(zone: str, instant: 
 @pytest.mark.parametrize("zone", ["America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "Europe/Dublin"])
 def test_offsets_equal_those_of_the_zone_at_every_half_hour_around_a_change(zone: str) -> None:
     as_of = datetime(2025, 1, 15, 7, 31, tzinfo=UTC)
-    runs = aggregate._offsets(ZoneInfo(zone), as_of)
+    runs = people._offsets(ZoneInfo(zone), as_of)
     at = as_of - timedelta(days=500)
     while at < as_of:
         us = (at - datetime(1970, 1, 1, tzinfo=UTC)) // TICK

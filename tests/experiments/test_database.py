@@ -11,7 +11,7 @@ from experiments import database
 from experiments.errors import Conflict
 from experiments.settings import Settings
 from experiments.store import Store
-from experiments.tables import Base, Instant, Revision
+from experiments.tables import ApiKey, Base, Instant, Revision
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -45,6 +45,18 @@ def test_migrations_make_the_tables_of_the_code_and_take_them_away(engine: Engin
     assert database.schema_version(engine)[0] is None
     database.migrate(engine)
     database.check_schema(engine)
+
+
+def test_keys_made_before_there_were_origins_have_none(engine: Engine) -> None:
+    database.migrate(engine)
+    database.downgrade(engine, "0001")
+    key = "('app', 'upk', 'd', 'read', '2026-03-02 08:30:00')"
+    with engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO api_keys (name, prefix, digest, scopes, created_at) VALUES {key}"))
+    database.migrate(engine)
+    database.check_schema(engine)
+    with engine.connect() as connection:
+        assert connection.execute(select(ApiKey.name, ApiKey.scopes, ApiKey.origins)).one() == ("app", "read", "")
 
 
 def test_the_check_sees_a_difference(engine: Engine) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments import access, database, doctor, lake
 from experiments.settings import Settings
 from experiments.store import Store
-from tests.experiments.store_rows import event, in_lake, receive
+from tests.experiments.store_rows import alias, event, in_lake, receive
 
 
 def broken(settings: Settings, now: datetime) -> dict[str, str]:
@@ -28,6 +28,16 @@ def test_a_sound_store_has_nothing_broken(any_store: Store, now: datetime) -> No
     assert checks["keys"].detail == "1"
     assert "user create" in checks["accounts"].detail
     assert ("integrity" in checks) is (any_store.engine.dialect.name == "sqlite")
+
+
+def test_links_are_counted_and_those_that_do_not_hold(any_store: Store, now: datetime) -> None:
+    links = [alias("1", "tablet", "mother"), alias("2", "tablet", "child"), alias("3", "phone", "mother")]
+    again = [alias("4", "tablet", "mother"), alias("5", "mother", "tablet"), alias("6", "tablet", "child")]
+    for batch in (links, again):
+        receive(any_store, batch, now)
+        lake.sync(any_store.engine, any_store.lake, now=now)
+    (check,) = (check for check in doctor.examine(any_store.settings, now=now) if check.check == "ids")
+    assert check.detail == "2 linked to another; links refused, as the id was somebody else's already: 1"
 
 
 def test_a_missing_file_of_the_lake_is_found(any_store: Store, now: datetime) -> None:

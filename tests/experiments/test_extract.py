@@ -12,7 +12,7 @@ import pytest
 from experiments import extract, lake
 from experiments.errors import InvalidDocument
 from experiments.store import Store
-from tests.experiments.store_rows import event, exposure, identify, receive, start
+from tests.experiments.store_rows import alias, event, exposure, identify, receive, start
 
 AT = datetime(2026, 3, 1, 23, 0, 0, 1, tzinfo=UTC)
 ITEMS = [
@@ -21,6 +21,7 @@ ITEMS = [
     exposure("x1", "u,1", stratum="gold", timestamp=AT.isoformat()),
     exposure("x2", "u2", stratum="rest", variant="control", timestamp=AT.isoformat()),
     identify("i1", tier="gold") | {"timestamp": AT.isoformat()},
+    alias("a1", "device 设备", timestamp=AT.isoformat()),
 ]
 
 
@@ -38,6 +39,7 @@ EXPECTED: dict[str, list[dict[str, Any]]] = {
         common("x2", "u2") | {"name": "spring", "phase": 1, "variant": "control", "stratum": "rest"},
     ],
     "identify": [common("i1", "u1", '{"tier":"gold"}')],
+    "alias": [common("a1", "u1") | {"name": "device 设备"}],
 }
 
 
@@ -81,6 +83,10 @@ def test_the_rows_received_come_back(filled: Store, tmp_path: Path, now: datetim
         for row in found
     ] == [row | times for row in EXPECTED[kind]]
     assert sorted(path.parent.glob(".*")) == []
+
+
+def test_every_kind_has_a_name() -> None:
+    assert sorted(extract.KINDS.values()) == sorted(EXPECTED) == sorted(lake.SCHEMAS)
 
 
 def test_rows_not_moved_yet_are_in_the_file(filled: Store, tmp_path: Path, now: datetime) -> None:

@@ -20,6 +20,7 @@ from experiments.store import Store
 from experiments.tables import InboxRow, StoredAssignment, UserAttributes
 from tests.experiments.store_rows import (
     METRIC,
+    alias,
     at_once,
     create,
     event,
@@ -167,6 +168,13 @@ def test_a_failing_transaction_leaves_nothing(any_store: Store, now: datetime) -
         (identify("m\0", a=1), ItemCode.bad_text),
         (identify("m", "\0", a=1), ItemCode.bad_text),
         (identify("m", a="x\0y"), ItemCode.bad_text),
+        (alias("m", "a\0"), ItemCode.bad_text),
+        (alias("m", "a", "\0"), ItemCode.bad_text),
+        (alias("m", ""), ItemCode.invalid_item),
+        (alias("m", "a", previousId=None), ItemCode.invalid_item),
+        ({"type": "alias", "messageId": "m", "userId": "u"}, ItemCode.invalid_item),
+        (alias("m", "u1"), ItemCode.same_id),
+        (alias("m", "a", timestamp="2026-03-04T00:00:00Z"), ItemCode.time_in_future),
         (event("m", timestamp="2026-03-03T08:30:01Z"), ItemCode.time_in_future),
         (exposure("m", timestamp="2027-01-01T00:00:00+08:00"), ItemCode.time_in_future),
         (identify("m") | {"timestamp": "9999-12-31T23:59:59Z"}, ItemCode.time_in_future),
@@ -266,7 +274,8 @@ def test_null_is_as_good_as_nothing(any_store: Store, now: datetime) -> None:
         exposure("m2", phase=None, stratum=None, attributes=None, timestamp=None),
         identify("m3") | {"traits": None},
     ]
-    assert receive(any_store, items, now) == Receipt(3, 0, [])
+    body = msgspec.json.encode({"batch": items, "sentAt": None})
+    assert receive(any_store, body, now) == Receipt(3, 0, [])
     first, second, third = inbox(any_store)
     assert (first.value_micros, first.data, first.at_us) == (None, None, ingest._micros(now))
     assert (second.phase, second.stratum, second.data, third.data) == (1, None, None, None)
@@ -315,6 +324,59 @@ def test_values_are_kept_in_whole_micros(any_store: Store, now: datetime, value:
 def test_times_are_kept_to_the_microsecond(sqlite_store: Store, now: datetime, timestamp: str, micros: int) -> None:
     assert receive(sqlite_store, [event("m", timestamp=timestamp)], now).rejected == []
     assert inbox(sqlite_store)[0].at_us == micros
+
+
+@pytest.mark.parametrize("bad", [[], [{"type": "page"}], [HALF_EMOJI]], ids=["good", "one bad", "half an emoji"])
+@pytest.mark.parametrize(
+    ("sent_at", "timestamp", "expected"),
+    [
+        ("2026-03-02T08:30:00Z", "2026-03-02T08:29:00Z", "2026-03-02T08:29:00Z"),
+        ("2026-03-02T07:30:00Z", "2026-03-02T07:29:00.000001Z", "2026-03-02T08:29:00.000001Z"),
+        ("2036-03-02T08:30:00.000001Z", "2036-03-02T08:30:00Z", "2026-03-02T08:29:59.999999Z"),
+        ("2026-03-02T16:30:10+08:00", "2026-03-02T08:30:00Z", "2026-03-02T08:29:50Z"),
+        ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000003Z", "2026-03-02T08:30:00.000003Z"),
+        ("2030-01-01T00:00:00Z", None, "2026-03-02T08:30:00Z"),
+        (None, "2026-03-02T07:29:00Z", "2026-03-02T07:29:00Z"),
+    ],
+)
+def test_the_clock_of_the_sender_is_put_right(
+    sqlite_store: Store, now: datetime, bad: list[Any], sent_at: str | None, timestamp: str | None, expected: str
+) -> None:
+    parts = [
+        part if isinstance(part, bytes) else msgspec.json.encode(part)
+        for part in [event("m", timestamp=timestamp), *bad]
+    ]
+    body = b'{"batch":[%s],"sentAt":%s}' % (b",".join(parts), msgspec.json.encode(sent_at))
+    assert receive(sqlite_store, body, now).accepted == 1
+    assert inbox(sqlite_store)[0].at_us == ingest._micros(datetime.fromisoformat(expected))
+
+
+@pytest.mark.parametrize("bad", [[], [{"type": "page"}], [HALF_EMOJI]], ids=["good", "one bad", "half an emoji"])
+@pytest.mark.parametrize("sent_at", ["2026-03-02T08:30:00", "now", 1772440200, [], {}, True, ""])
+def test_a_batch_sent_at_no_time_is_refused(
+    sqlite_store: Store, now: datetime, bad: list[Any], sent_at: object
+) -> None:
+    parts = [part if isinstance(part, bytes) else msgspec.json.encode(part) for part in [event("m"), *bad]]
+    body = b'{"batch":[%s],"sentAt":%s}' % (b",".join(parts), msgspec.json.encode(sent_at))
+    with pytest.raises(InvalidDocument, match="sentAt") as caught:
+        receive(sqlite_store, body, now)
+    assert [(problem.field, problem.problem) for problem in caught.value.problems] == [("sentAt", "malformed")]
+    assert inbox(sqlite_store) == []
+
+
+@pytest.mark.parametrize(
+    ("sent_at", "timestamp", "code"),
+    [
+        ("2026-03-02T08:30:00Z", "2026-03-03T08:30:00.000001Z", ItemCode.time_in_future),
+        ("0001-01-01T00:00:00Z", "0001-01-02T00:00:00.000001Z", ItemCode.time_in_future),
+        ("9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", ItemCode.invalid_item),
+    ],
+)
+def test_times_that_cannot_be_are_refused_after_they_were_put_right(
+    sqlite_store: Store, now: datetime, sent_at: str, timestamp: str, code: ItemCode
+) -> None:
+    body = msgspec.json.encode({"batch": [event("m", timestamp=timestamp)], "sentAt": sent_at})
+    assert refusals(receive(sqlite_store, body, now)) == [(0, code)]
 
 
 # Exposures.
@@ -448,9 +510,22 @@ def test_any_body_is_taken_or_refused_on_postgres(postgres_store: Store, now: da
 def fuzz(store: Store, now: datetime, data: st.DataObject) -> None:
     if not newest_or_none(store):
         start(store, now, strata=True)
-    shapes = st.sampled_from([event("m"), exposure("m"), exposure("m", stratum="gold"), identify("m", tier="gold")])
+    shapes = st.sampled_from(
+        [event("m"), exposure("m"), exposure("m", stratum="gold"), identify("m", tier="gold"), alias("m", "a")]
+    )
     names = st.sampled_from(
-        ["type", "messageId", "userId", "event", "value", "timestamp", "properties", "traits", "attributes", "phase"]
+        [
+            "type",
+            "messageId",
+            "userId",
+            "previousId",
+            "event",
+            "value",
+            "timestamp",
+            "properties",
+            "traits",
+            "attributes",
+        ]
     )
     items = data.draw(st.lists(st.builds(lambda item, change: item | change, shapes, st.dictionaries(names, ANY_JSON))))
     body = data.draw(

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from sqlalchemy import func, select
 
-from experiments import lake, registry, report, reports
+from experiments import ingest, lake, registry, report, reports
+from experiments.codes import HealthCode
 from experiments.documents import Kind, Status
 from experiments.errors import Conflict, NotFound
+from experiments.ingest import Alias
+from experiments.report import Finding
 from experiments.store import Store
 from experiments.tables import SavedReport
 from tests.experiments import shop
@@ -55,6 +59,33 @@ def test_a_report_equals_numpy_on_the_shop_s_own_table(store: Store) -> None:
             ]
     assert made.report.method.stratified
     assert (made.report.watermark, made.report.as_of) == (1, NOW.isoformat())
+
+
+def test_people_with_several_ids_are_reported_as_one_each(store: Store) -> None:
+    """The same shop where a third of the people did everything, from the exposure on, under their device's id."""
+    people = customers(300)
+    devices = {p.user: f"device of {p.user}" for p in people[::3]}
+    send(store, [structs.replace(p, user=devices.get(p.user, p.user)) for p in people])
+    other = {"none": "letter", "letter": "none"}
+    again = people[:30:3]
+    later = [structs.replace(p, variant=other[p.variant], visits=0, spends=[]) for p in again]
+    send(store, later, sent=SENT + timedelta(hours=1))
+    before = reports.make(store, KEY, now=NOW)
+    with store.write() as session:
+        links = [(i, Alias(f"a{i}", user, previous_id=device)) for i, (user, device) in enumerate(devices.items())]
+        ingest.store(session, store.catalog(session), links, now=NOW)
+    made = reports.make(store, KEY, now=NOW)
+    assert Finding(HealthCode.identity_crossovers, 10, 300, fatal=False) in made.report.health
+    assert sum(arm.exposed for arm in before.report.arms) == 310
+    assert reports.make(store, KEY, now=NOW, watermark=before.report.watermark).id == before.id
+    plain = shop.open_shop(store.settings.folder / "plain")
+    try:
+        send(plain, people)
+        expected = reports.make(plain, KEY, now=NOW).report
+    finally:
+        plain.close()
+    health = [finding for finding in made.report.health if finding.code != HealthCode.identity_crossovers]
+    assert structs.replace(made.report, health=health, watermark=expected.watermark) == expected
 
 
 def test_the_same_inputs_give_the_same_name_and_bytes(store: Store) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments.codes import HealthCode
-from experiments.report import Report
+from experiments.codes import HealthCode, ReasonCode
+from experiments.report import Finding, Report
 from experiments.sums import MICROS, Cell, UserCounts
 from stats import srm
 from stats.errors import Problem
@@ -23,7 +23,7 @@ from tests.experiments.analysis.figures import (
     two,
     unequal,
 )
-from tests.experiments.rows import START, Exposure, build, design, measured, spec
+from tests.experiments.rows import START, Alias, Event, Exposure, build, design, mean, measure, measured, spec
 
 
 def test_crossed_forced_and_immature_users_are_told_and_left_out() -> None:
@@ -54,6 +54,28 @@ def test_crossovers_above_a_twentieth_are_fatal(crossed: int, fatal: bool) -> No
     report = build(design(), (spec(), measured(two(money(1, 50), money(2, 50)))), users=users)
     assert [finding.fatal for finding in report.health if finding.code == HealthCode.crossovers] == [fatal]
     assert (report.decision.verdict == "invalid") == fatal
+
+
+@pytest.mark.parametrize(("merged", "fatal"), [(5, False), (6, True)])
+def test_too_many_people_who_changed_ids_and_variants_are_fatal(merged: int, fatal: bool) -> None:
+    rows = (spec(), measured(two(money(1, 50), money(2, 50))))
+    report = build(design(), rows, merged=merged)
+    assert report.health == [Finding(HealthCode.identity_crossovers, merged, 100, fatal=fatal)]
+    assert (report.decision.verdict == "invalid") == fatal
+    assert (ReasonCode.too_many_crossovers in report.decision.reasons) == fatal
+
+
+def test_counting_people_where_first_seen_thins_the_effect_by_their_share() -> None:
+    """Those of t and c who changed over have had the other's outcome: the difference is 1 − 2 × share of what it is."""
+    exposures = [Exposure(f"d{i}", "tc"[i % 2]) for i in range(1000)]
+    exposures += [Exposure(f"u{i}", "ct"[i % 2], START + timedelta(hours=1)) for i in range(100)]
+    links = [Alias(f"u{i}", f"d{i}") for i in range(100)]
+    last = {row.user_id.replace("d", "u"): row.variant for row in exposures}
+    events = [Event(f"d{i}", "buy", START, 10.0) for i in range(1000) if last[f"u{i}"] == "t"]
+    found = measure(exposures, events, [mean()], aliases=links)
+    assert (found.merged, found.users) == (100, {(None, "c"): UserCounts(500, 500), (None, "t"): UserCounts(500, 500)})
+    sums = {cell.variant: part for cell, part in found.metrics["m"].cells.items()}
+    assert (sums["t"].sums[0] - sums["c"].sums[0]) / 500 / MICROS == pytest.approx(10 * (1 - 2 * 0.1))
 
 
 @pytest.mark.parametrize(("treated", "problem"), [(5100, None), (5400, Problem.SAMPLE_RATIO_MISMATCH)])
