@@ -19,6 +19,7 @@ import pytest
 from experiments import database
 from experiments.settings import Settings
 from experiments.store import Store
+from tests.clients import node
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +41,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared data sets are not next to the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def node_clients() -> Path:
+    """The folder with the Node clients of others, installed."""
+    return node.installed()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ need postgresql "the record and the lake on PostgreSQL" "ls /usr/lib/postgresql/
 need chromium "the pages in a browser" "command -v chromium || command -v chromium-browser || command -v google-chrome"
 need fonts-noto-cjk "Chinese text in the browser" "ls /usr/share/fonts/opentype/noto/NotoSansCJK* || fc-list :lang=zh | grep -q ."
 need nodejs "the conformance cases in JavaScript" "command -v node"
+need npm "Node clients of others against Upturn" "command -v npm"
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
