@@ -141,7 +141,7 @@ def _compile(document: Mapping[str, object], parts: _Parts) -> CompiledExperimen
             for user, variant in forced.items()
         },
         saved_groups=parts.saved_groups,
-        reads_id=any("id" in attribute_names(rule.condition) for rule in rules),
+        reads=frozenset().union(*(attribute_names(rule.condition) for rule in rules)),
         _sticky={variant: answer(Reason.sticky, variant) for variant in variants},
         _refusals={reason: answer(reason) for reason in Reason},
         _state=fnv1a32(code_units(salt)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -109,7 +109,7 @@ class CompiledExperiment:
     strata: tuple[Stratum, ...]
     forced: Mapping[str, Assignment]
     saved_groups: Mapping[str, Sequence[object]]
-    reads_id: bool  # whether a rule asks for the attribute `id`
+    reads: frozenset[str]  # the attributes that rules ask for
     _sticky: Mapping[str, Assignment]
     _refusals: Mapping[Reason, Assignment]
     _state: int
@@ -148,6 +148,10 @@ class CompiledExperiment:
             self._buckets[user_id] = bucket
         return stratum.answers[bisect_right(stratum.bounds, bucket)]
 
+    def answer(self, reason: Reason, variant: str | None) -> Assignment:
+        """Return the assignment with this reason and variant, without a stratum."""
+        return self._refusals[reason] if variant is None else replace(self._sticky[variant], reason=reason)
+
     def bucket(self, user_id: str) -> int:
         """Return the user's bucket, 0 to 9,999, under the experiment's salt."""
         return bucket_after(self._state, user_id)
@@ -155,7 +159,7 @@ class CompiledExperiment:
     def _stratum(self, user_id: str, attributes: Mapping[str, object]) -> Stratum | Assignment:
         if not isinstance(attributes, Mapping):
             attributes = NO_ATTRIBUTES
-        if self.reads_id:
+        if "id" in self.reads:
             attributes = {**attributes, "id": user_id}
         if self.audience is not None and not self.audience.matches(attributes):
             return self._refusals[Reason.not_in_audience]
