@@ -1,6 +1,7 @@
 """Who may do what: API keys with scopes for programs, accounts for people. Secrets are stored hashed only."""
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from experiments.errors import Conflict, FieldProblem, InvalidDocument, NotFound
 from experiments.tables import Account, ApiKey
 
 MIN_PASSWORD = 10
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 _HASHER = PasswordHasher()
 # Verified when the login is unknown, so that an answer takes as long as for a known one.
 _NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQxMjM0NTY3OA$Vd1pS6DfFyXkPVx3nYeVxB1AyhgbiCRZ0Ft0nGz6TgA"
@@ -37,16 +39,26 @@ class KeyInfo:
     name: str
     prefix: str
     scopes: frozenset[Scope]
+    origins: frozenset[str] = frozenset()
+    """The web origins whose pages may use it (``*``: any); such a key is public. None: for servers."""
+    digest: str = ""
 
     def allows(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.admin in self.scopes
 
+    def admits(self, origin: str) -> bool:
+        """Whether pages of this origin may use the key."""
+        return origin in self.origins or "*" in self.origins
 
-def create_key(session: Session, name: str, scopes: Iterable[str], *, now: datetime) -> str:
+
+def create_key(
+    session: Session, name: str, scopes: Iterable[str], *, now: datetime, origins: Iterable[str] = ()
+) -> str:
     """Store a new key and return its secret, which cannot be read back later.
 
     Raises:
-        InvalidDocument: no scope, or one that does not exist.
+        InvalidDocument: no scope, or one that does not exist; an origin that is none, or origins on a key that may do
+            more than apps do: everyone can read a key that is in a web page.
         Conflict: ``already_exists``: a key of this name is in use.
     """
     wanted = sorted(set(scopes))
@@ -55,6 +67,17 @@ def create_key(session: Session, name: str, scopes: Iterable[str], *, now: datet
     if bad or not wanted:
         problem = FieldProblem("scopes", bad or None, "unknown_scope", f"give one or more of {', '.join(known)}")
         raise InvalidDocument([problem], "key")
+    places = sorted(set(origins))
+    problems = [
+        FieldProblem("origins", origin, "bad_origin", "give https://host or https://host:port, or * for any")
+        for origin in places
+        if origin != "*" and not _ORIGIN.fullmatch(origin)
+    ]
+    if places and not set(wanted) <= {Scope.assign, Scope.ingest}:
+        remedy = "a key for web pages is public: give it the scopes assign and ingest only"
+        problems.append(FieldProblem("scopes", wanted, "too_powerful", remedy))
+    if problems:
+        raise InvalidDocument(problems, "key")
     if session.scalar(select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None))) is not None:
         raise Conflict("already_exists", f"a key named {name!r} is in use: revoke it, or choose another name")
     secret = f"upk_{secrets.token_urlsafe(24)}"
@@ -62,8 +85,9 @@ def create_key(session: Session, name: str, scopes: Iterable[str], *, now: datet
         ApiKey(
             name=name,
             prefix=secret[:8],
-            digest=_digest(secret),
+            digest=digest(secret),
             scopes=" ".join(wanted),
+            origins=" ".join(places),
             created_at=now,
             revoked_at=None,
         )
@@ -71,16 +95,10 @@ def create_key(session: Session, name: str, scopes: Iterable[str], *, now: datet
     return secret
 
 
-def find_key(session: Session, secret: str) -> KeyInfo | None:
-    """Return the key with this secret, unless it is unknown or revoked."""
-    row = session.scalar(select(ApiKey).where(ApiKey.digest == _digest(secret), ApiKey.revoked_at.is_(None)))
-    return None if row is None else _info(row)
-
-
 def keys(session: Session) -> list[KeyInfo]:
     """Return the keys in use, by name."""
     rows = session.scalars(select(ApiKey).where(ApiKey.revoked_at.is_(None)).order_by(ApiKey.name))
-    return [_info(row) for row in rows]
+    return [key_info(row.name, row.prefix, row.scopes, row.origins, row.digest) for row in rows]
 
 
 def revoke_key(session: Session, name: str, *, now: datetime) -> None:
@@ -129,10 +147,13 @@ def _check_password(password: str) -> None:
         raise InvalidDocument([problem], "account")
 
 
-def _digest(secret: str) -> str:
+def digest(secret: str) -> str:
+    """Return what is stored of a secret."""
     # A key has 192 random bits: one fast hash is as good as a slow one, and is computed on every request.
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _info(row: ApiKey) -> KeyInfo:
-    return KeyInfo(row.name, row.prefix, frozenset(Scope(scope) for scope in row.scopes.split()))
+def key_info(name: str, prefix: str, scopes: str, origins: str, digest: str) -> KeyInfo:
+    """Return a key from what is stored of it."""
+    allowed = frozenset(Scope(scope) for scope in scopes.split())
+    return KeyInfo(name, prefix, allowed, frozenset(origins.split()), digest)

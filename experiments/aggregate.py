@@ -1,19 +1,19 @@
 """From rows to sums: one Ibis expression over exposures and events for all metrics of an experiment.
 
-Times to an event, and values for quantiles, take one more each. The only file that knows Ibis tables of facts.
+Times to an event, and values for quantiles, take one more each. Ibis tables of facts are known here and in ``people``.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import ibis
 import ibis.expr.types as ir
 import numpy as np
 
+from experiments import people
 from experiments.metrics import QuantileMetric, TimeToEventMetric
 from experiments.outcomes import (
     RECEIVED,
@@ -27,6 +27,7 @@ from experiments.outcomes import (
     slice_bounds,
     window_of,
 )
+from experiments.people import EPOCH, Scope, epoch_us, micros
 from experiments.sums import (
     DAY_US,
     LARGEST,
@@ -43,41 +44,15 @@ from experiments.sums import (
 from stats.survival import Lifetimes
 
 _HOUR_US = 3_600 * MICROS
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Which facts count: one phase of an experiment, as it stood at a watermark.
-
-    Args:
-        experiment: key of the experiment.
-        phase: its phase.
-        batch: watermark; later rows are not read.
-        as_of: a user counts for a metric when the metric's window has closed by then.
-        timezone: IANA zone in which days of exposure are cut.
-        forced: users who are testing, not taking part.
-        received: the event of having received the treatment.
-        trigger: the event that would have sent it, recorded in every variant.
-    """
-
-    experiment: str
-    phase: int
-    batch: int
-    as_of: datetime
-    timezone: str
-    forced: Iterable[str] = ()
-    received: str | None = None
-    trigger: str | None = None
-
-
-@ibis.udf.scalar.builtin(name="epoch_us", signature=(("timestamp('UTC')",), "int64"))  # type: ignore[untyped-decorator]
-def _epoch_us(instant: Any) -> Any:
-    """Microseconds since 1970, in the engine's own words."""
 
 
 def from_facts(
-    execute: Callable[[ir.Table], Any], exposures: ir.Table, events: ir.Table, metrics: Sequence[Any], scope: Scope
+    execute: Callable[[ir.Table], Any],
+    exposures: ir.Table,
+    events: ir.Table,
+    metrics: Sequence[Any],
+    scope: Scope,
+    aliases: ir.Table | None = None,
 ) -> Aggregates:
     """Sum up one phase of an experiment.
 
@@ -87,11 +62,14 @@ def from_facts(
         events: user_id, name, value_micros, at, batch.
         metrics: metric documents, the main one first.
         scope: which facts count.
+        aliases: user_id, name (his other id), seq, batch; None where there are none.
 
     Returns:
-        Counts and sums. A user seen in two variants is counted where he was first seen, and in no effect.
+        Counts and sums, of persons where ids were linked. An id seen in two variants is counted where its person was
+        first seen, and in no effect. A person whose ids were each seen in one variant, but not all in the same, has
+        the effect of the first, as the assignment meant it.
     """
-    everyone = _users(exposures, scope)
+    everyone, events = people.everyone(execute, exposures, events, aliases, scope)
     plan = Plan()
     asks = [asked(metric, plan) for metric in metrics]
     asks += list(asks_of_the_first(metrics[0], plan, scope.received, scope.trigger)) if metrics else []
@@ -103,6 +81,8 @@ def from_facts(
         "exposed": _takes_part(users).sum(),
         "forced": users.forced.sum(),
     }
+    if "merged" in users.columns:
+        sums["merged"] = (users.merged & ~users.forced).sum()
     for index, ask in enumerate(asks):
         counted = _matured(users, ask.horizon_us, scope)
         if ask.only is not None:
@@ -126,6 +106,7 @@ def from_facts(
     return Aggregates(
         users=found.users,
         forced=found.forced,
+        merged=found.merged,
         metrics={metric.key: measured[metric.key] for metric in metrics},
         days=found.days,
         slices=measured.get(SLICES),
@@ -135,32 +116,11 @@ def from_facts(
     )
 
 
-def _users(exposures: ir.Table, scope: Scope) -> ir.Table:
-    """One row a user: when, where and on which day he was first seen, and whether he was seen elsewhere too."""
-    seen = exposures.filter(
-        exposures.name == scope.experiment,
-        exposures.phase == scope.phase,
-        exposures.batch <= scope.batch,
-        exposures["at"] <= scope.as_of,
-    )
-    order = ibis.struct({"at": seen["at"], "seq": seen.seq})
-    users = seen.group_by("user_id").aggregate(
-        exposed_us=_epoch_us(seen["at"].min()),
-        variant=seen.variant.argmin(order),
-        stratum=seen.stratum.argmin(order),
-        crossed=seen.variant.min() != seen.variant.max(),
-    )
-    testing = sorted(scope.forced)
-    return users.mutate(
-        forced=users.user_id.isin(testing) if testing else ibis.literal(value=False),
-        day=_local_day(users.exposed_us, scope.as_of, scope.timezone),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Found:
     users: dict[tuple[str | None, str], UserCounts]
     forced: int
+    merged: int
     days: dict[date, dict[tuple[str | None, str], int]]
     parts: list[Measured]
 
@@ -170,13 +130,14 @@ def _collect(rows: list[dict[str, Any]], asks: Sequence[Ask], caps: Mapping[str 
     days: dict[date, dict[tuple[str | None, str], int]] = {}
     cells: list[dict[Cell, Sums]] = [{} for _ in asks]
     largest: list[dict[Cell, int]] = [{} for _ in asks]
-    forced = 0
+    forced = merged = 0
     for row in sorted(rows, key=lambda row: (row["stratum"] or "", row["variant"], row["day"])):
         who = row["stratum"], row["variant"]
         known = users.get(who, UserCounts(0, 0))
         users[who] = UserCounts(known.assigned + int(row["assigned"]), known.exposed + int(row["exposed"]))
         forced += int(row["forced"])
-        day = (_EPOCH + timedelta(days=int(row["day"]))).date()
+        merged += int(row.get("merged", 0))
+        day = (EPOCH + timedelta(days=int(row["day"]))).date()
         days.setdefault(day, {})[who] = int(row["assigned"])
         cell = Cell(*who, day)
         for index, ask in enumerate(asks):
@@ -192,7 +153,7 @@ def _collect(rows: list[dict[str, Any]], asks: Sequence[Ask], caps: Mapping[str 
         )
         for index, ask in enumerate(asks)
     ]
-    return _Found(users, forced, days, parts)
+    return _Found(users, forced, merged, days, parts)
 
 
 def _takes_part(users: ir.Table) -> ir.BooleanValue:
@@ -200,7 +161,7 @@ def _takes_part(users: ir.Table) -> ir.BooleanValue:
 
 
 def _matured(users: ir.Table, horizon_us: int, scope: Scope) -> ir.BooleanValue:
-    return _takes_part(users) & (users.exposed_us <= _micros(scope.as_of) - horizon_us)
+    return _takes_part(users) & (users.exposed_us <= micros(scope.as_of) - horizon_us)
 
 
 def _caps(
@@ -235,7 +196,7 @@ def _joined(users: ir.Table, events: ir.Table, plan: Plan, batch: int) -> ir.Tab
 def _happened(users: ir.Table, events: ir.Table, names: Sequence[str], batch: int) -> ir.Table:
     """The events of these users, with the time since exposure."""
     facts = events.filter(events.batch <= batch, events.name.isin(names))
-    facts = facts.select("user_id", "name", "value_micros", happened_us=_epoch_us(facts["at"]))
+    facts = facts.select("user_id", "name", "value_micros", happened_us=epoch_us(facts["at"]))
     joined = facts.inner_join(users.select("user_id", "exposed_us"), "user_id")
     return joined.mutate(after_us=joined.happened_us - joined.exposed_us)
 
@@ -283,7 +244,7 @@ def _lifetimes(
     plan = Plan()
     first = plan.first(metric)
     users = _joined(users.filter(_takes_part(users)), events, plan, scope.batch)
-    so_far = _micros(scope.as_of) - users.exposed_us
+    so_far = micros(scope.as_of) - users.exposed_us
     watched = ibis.least(so_far, ibis.literal(metric.window_days * DAY_US, "int64"))
     happened = (users[first] < watched).fill_null(False)
     lasted = ibis.ifelse(happened, users[first], watched).cast("int64")
@@ -341,37 +302,3 @@ def _groups(table: Any) -> dict[tuple[str | None, str], slice]:
     names = list(zip(table["stratum"].to_pylist(), table["variant"].to_pylist(), strict=True))
     starts = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
     return {names[a]: slice(a, b) for a, b in pairwise([*starts, len(names)])}
-
-
-def _local_day(instant_us: ir.IntegerValue, as_of: datetime, timezone: str) -> ir.IntegerValue:
-    """Days since 1970 in a time zone: whole-number arithmetic on the zone's offsets, the same in every engine."""
-    zone = ZoneInfo(timezone)
-    offsets = _offsets(zone, as_of)
-    offset: Any = ibis.literal(offsets[0][1], "int64")
-    if len(offsets) > 1:
-        branches = [(instant_us < until, ibis.literal(shift, "int64")) for until, shift in offsets[:-1]]
-        offset = ibis.cases(*branches, else_=ibis.literal(offsets[-1][1], "int64"))
-    return ((instant_us + offset) // DAY_US).cast("int64")
-
-
-def _offsets(zone: ZoneInfo, as_of: datetime) -> list[tuple[int, int]]:
-    """Return (until, offset) in microseconds for each run of one offset in the 20 years before ``as_of``."""
-
-    def offset(at: datetime) -> int:
-        return (at.astimezone(zone).utcoffset() or timedelta()) // timedelta(microseconds=1)
-
-    step = timedelta(days=1)
-    moment = (as_of - timedelta(days=20 * 366)).replace(minute=0, second=0, microsecond=0)
-    result: list[tuple[int, int]] = []
-    while moment < as_of:
-        before, after = offset(moment), offset(moment + step)
-        if before != after:
-            # Lord Howe Island changes at half past the hour.
-            quarters = (moment + timedelta(minutes=15 * i) for i in range(97))
-            result.append((_micros(next(at for at in quarters if offset(at) == after)), before))
-        moment += step
-    return [*result, (_micros(as_of), offset(moment))]
-
-
-def _micros(instant: datetime) -> int:
-    return (instant - _EPOCH) // timedelta(microseconds=1)

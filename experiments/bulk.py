@@ -57,7 +57,7 @@ def assign_bulk(
     for name, column in [*columns.items(), *([("stored", known)] if known is not None else [])]:
         if column.shape != (len(user_ids),):
             raise ValueError(f"{name} has shape {column.shape}, not {(len(user_ids),)} as the user ids")
-    if experiment.reads_id:
+    if "id" in experiment.reads:
         columns["id"] = np.asarray(user_ids, dtype=None if isinstance(user_ids, np.ndarray) else object)
     n = len(user_ids)
     result = BulkAssignment(np.full(n, -1, np.int8), np.empty(n, np.int8), np.full(n, -1, np.int16))

@@ -1,5 +1,6 @@
 """The command ``upturn``: the same functions as the web, for a terminal. Exit codes: 2 usage, 1 failed."""
 
+import logging
 import os
 import secrets
 import sys
@@ -111,13 +112,18 @@ def _serve(settings: Settings, host: str, port: int, workers: int) -> None:
     from granian.log import LogLevels
 
     os.environ.update(settings.to_env())
+    # It warns of many threads; these are for streams, and sleep.
+    logging.getLogger("_granian").addFilter(lambda record: "Python threads" not in record.getMessage())
     server = Granian(
         "wsgi:app",
         address=host,
         port=port,
         interface=Interfaces.WSGI,
         workers=workers,
-        blocking_threads=2 * (os.cpu_count() or 1) + 1,
+        # A stream holds a thread while it is open: these come on top, so that calls always find one.
+        blocking_threads=2 * (os.cpu_count() or 1) + 1 + settings.streams,
+        # Streams stay open for minutes: when the server is told to end, calls get this many seconds, and then it ends.
+        workers_kill_timeout=5,
         log_level=LogLevels.warning,
     )
     server.serve()
@@ -143,12 +149,13 @@ def key() -> None:
 @key.command("create")
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, required=True, help="May be given several times.")
-def create_key(name: str, scopes: tuple[str, ...]) -> None:
+@click.option("--origin", "origins", multiple=True, help="For web pages of https://HOST, or * for any; several times.")
+def create_key(name: str, scopes: tuple[str, ...], origins: tuple[str, ...]) -> None:
     """Create a key and print its secret, once."""
     from experiments import access
 
     with _store() as store, store.write() as session:
-        secret = access.create_key(session, name, scopes, now=_now())
+        secret = access.create_key(session, name, scopes, origins=origins, now=_now())
     click.echo(secret)
 
 
@@ -160,8 +167,16 @@ def list_keys(form: str) -> None:
 
     with _store() as store, store.read() as session:
         keys = access.keys(session)
-    rows = [{"name": each.name, "prefix": each.prefix, "scopes": " ".join(sorted(each.scopes))} for each in keys]
-    terminal.show(("name", "prefix", "scopes"), rows, form)
+    rows = [
+        {
+            "name": each.name,
+            "prefix": each.prefix,
+            "scopes": " ".join(sorted(each.scopes)),
+            "origins": " ".join(sorted(each.origins)),
+        }
+        for each in keys
+    ]
+    terminal.show(("name", "prefix", "scopes", "origins"), rows, form)
 
 
 @key.command("revoke")
@@ -341,7 +356,7 @@ def results(experiment: str, *, refresh: bool, form: str) -> None:
 
 
 @commands.command("export")
-@click.argument("what", type=click.Choice(["exposures", "events", "users"]))
+@click.argument("what", type=click.Choice(["exposures", "events", "users", "aliases"]))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--experiment", help="Only this experiment's exposures.")
 def export_rows(what: str, file: Path, experiment: str | None) -> None:

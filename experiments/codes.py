@@ -38,6 +38,7 @@ class HealthCode(StrEnum):
     sample_ratio_mismatch = "sample_ratio_mismatch"
     segment_sample_ratio_mismatch = "segment_sample_ratio_mismatch"
     crossovers = "crossovers"
+    identity_crossovers = "identity_crossovers"
     immature_users = "immature_users"
     forced_users = "forced_users"
     thin_segment = "thin_segment"

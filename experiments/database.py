@@ -31,6 +31,17 @@ def open_engine(settings: Settings) -> Engine:
     return engine
 
 
+def open_reader(engine: Engine) -> Engine:
+    """Return an engine for single statements that read: no transaction around them, no check of the connection before.
+
+    On SQLite that is how the driver behaves anyway (see ``_configure_sqlite``); on PostgreSQL it saves three of four
+    round trips.
+    """
+    if not is_postgres(engine):
+        return engine
+    return create_engine(engine.url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+
+
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # Transactions are begun by _begin_immediate: the driver's own rule begins them late and breaks "read, then write".
     connection.isolation_level = None

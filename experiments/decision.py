@@ -16,7 +16,7 @@ from experiments.codes import HealthCode, ReasonCode, Verdict
 from experiments.design import Design
 from experiments.report import Comparison, DecisionAdvice, Finding, Interval, Look, MetricReport, MoneyInterval
 
-_FATAL = {HealthCode.crossovers: ReasonCode.too_many_crossovers}
+_FATAL = dict.fromkeys((HealthCode.crossovers, HealthCode.identity_crossovers), ReasonCode.too_many_crossovers)
 
 EffectOn = Callable[[str, str, Sequence[str]], Interval | None]
 Corrected = Callable[[str], Interval | None]

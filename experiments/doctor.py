@@ -1,6 +1,6 @@
 """Looking a store over: what is wrong with it, and what to do about each finding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import Engine, func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from experiments import access, database, lake
+from experiments import access, database, identity, lake
 from experiments.database import is_postgres
 from experiments.reports import program_version
 from experiments.settings import Settings
@@ -59,7 +59,7 @@ def _examine_open(settings: Settings, engine: Engine, now: datetime) -> Iterator
         yield Check("schema", ok=False, detail=f"at {current}, not {newest}: run `upturn migrate`")
         return
     yield Check("database", ok=True, detail=f"{engine.url!r}, schema {current}")
-    store = Store(settings, engine)
+    store = Store.on(settings, engine)
     if not is_postgres(engine):
         with store.read() as session:
             found = session.scalar(text("PRAGMA quick_check"))
@@ -78,6 +78,10 @@ def _examine_open(settings: Settings, engine: Engine, now: datetime) -> Iterator
         yield Check("lake files", ok=not broken, detail=detail)
         rows = session.scalar(select(func.sum(LakeFile.rows)).where(LakeFile.retired_at.is_(None))) or 0
         yield Check("rows", ok=True, detail=f"{rows} in the lake, {lake.backlog(session)} waiting in the inbox")
+        if not broken:
+            linked, refused = _links(lake.files(session, settings.lake, "alias"))
+            detail = f"{linked} linked to another; links refused, as the id was somebody else's already: {refused}"
+            yield Check("ids", ok=True, detail=detail)
         mark = lake.watermark(session)
         behind = mark is not None and mark.at > now
         yield Check(
@@ -88,6 +92,17 @@ def _examine_open(settings: Settings, engine: Engine, now: datetime) -> Iterator
         yield Check("accounts", ok=True, detail=f"{len(people)}" if people else nobody)
         nothing = "no program can call the API: run `upturn key create NAME --scope ingest`"
         yield Check("keys", ok=True, detail=f"{len(programs)}" if programs else nothing)
+
+
+def _links(paths: Sequence[Path]) -> tuple[int, int]:
+    """How many ids in the lake are other ids of somebody, and how many links do not hold."""
+    if not paths:
+        return 0, 0
+    columns = ["user_id", "name", "seq"]
+    rows = pa.concat_tables(pq.read_table(path, columns=columns, partitioning=None) for path in paths)
+    links = rows.group_by(["name", "user_id"]).aggregate([("seq", "min")]).sort_by("seq_min")
+    links = links.rename_columns({"name": "other_id"})
+    return len(identity.last_ids(links)), identity.rivals(links)
 
 
 def _is_whole(path: Path, rows: int) -> bool:

@@ -1,4 +1,4 @@
-"""Writing the lake's rows to a file, for analysts: exposures, events, users' attributes."""
+"""Writing the lake's rows to a file, for analysts: exposures, events, users' attributes and other ids."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,7 +10,7 @@ from experiments import lake
 from experiments.errors import FieldProblem, InvalidDocument
 from experiments.store import Store
 
-KINDS: Mapping[str, str] = {"exposures": "exposure", "events": "event", "users": "identify"}
+KINDS: Mapping[str, str] = {"exposures": "exposure", "events": "event", "users": "identify", "aliases": "alias"}
 _FORMATS = {
     ".csv": "FORMAT csv, HEADER",
     ".parquet": "FORMAT parquet, COMPRESSION zstd",
@@ -23,7 +23,7 @@ def write(store: Store, kind: str, file: Path, *, experiment: str | None, now: d
 
     Args:
         store: the store.
-        kind: of lake rows: exposure, event or identify.
+        kind: of lake rows: exposure, event, identify or alias.
         file: to write; its ending chooses the form.
         experiment: only exposures of this experiment.
         now: the present.

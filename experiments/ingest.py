@@ -1,4 +1,4 @@
-"""Taking in events, exposures and users' attributes: decode, check, store; good items are kept, bad ones answered.
+"""Taking in events, exposures, users' attributes and other ids: decode, check, store; bad items are answered.
 
 The names of an item are those of Segment's clients (``messageId``, ``userId``, ``timestamp``, ``event``,
 ``properties``, ``traits``). One ``messageId`` is stored once, however often it is sent.
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from sqlalchemy import select
@@ -65,12 +65,23 @@ class Identify(Item, frozen=True, kw_only=True, tag="identify"):
     traits: msgspec.Raw
 
 
-class _Batch(msgspec.Struct, frozen=True):
-    batch: list[Event | Exposure | Identify]
+class Alias(Item, frozen=True, kw_only=True, tag="alias"):
+    """``previous_id`` is the same person as ``user_id``, as when somebody anonymous logs in."""
+
+    previous_id: _Id
 
 
-class _RawBatch(msgspec.Struct, frozen=True):
+AnyItem = Event | Exposure | Identify | Alias
+
+
+class _Batch(msgspec.Struct, frozen=True, rename="camel"):
+    batch: list[AnyItem]
+    sent_at: _Time | None = None
+
+
+class _RawBatch(msgspec.Struct, frozen=True, rename="camel"):
     batch: list[msgspec.Raw]
+    sent_at: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class ItemCode(StrEnum):
@@ -81,6 +92,7 @@ class ItemCode(StrEnum):
     bad_text = "bad_text"
     time_in_future = "time_in_future"
     value_out_of_range = "value_out_of_range"
+    same_id = "same_id"
     unknown_experiment = "unknown_experiment"
     unknown_variant = "unknown_variant"
     unknown_phase = "unknown_phase"
@@ -104,14 +116,21 @@ class Receipt(msgspec.Struct, frozen=True):
     rejected: list[Rejected]
 
 
+class Decoded(NamedTuple):
+    """The items of a batch that can be read, each with its index, the others, and when it was sent if it says so."""
+
+    items: list[tuple[int, AnyItem]]
+    rejected: list[Rejected]
+    sent_at: datetime | None
+
+
 _BATCH = msgspec.json.Decoder(_Batch)
 _RAW_BATCH = msgspec.json.Decoder(_RawBatch)
-_ITEM = msgspec.json.Decoder(Event | Exposure | Identify)
+_SENT_AT = msgspec.json.Decoder(_Time | None)
+_ITEM: msgspec.json.Decoder[AnyItem] = msgspec.json.Decoder(AnyItem)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 # msgspec.DecodeError and UnicodeDecodeError are ValueErrors; too deep a nesting is neither.
 _UNREADABLE = (ValueError, RecursionError)
-
-AnyItem = Event | Exposure | Identify
 
 
 class _Refused(Exception):
@@ -120,22 +139,26 @@ class _Refused(Exception):
         self.code = code
 
 
-def decode(body: bytes) -> tuple[list[tuple[int, AnyItem]], list[Rejected]]:
-    """Decode ``{"batch": [...]}`` into its good items, each with its index, and the refused ones.
+def decode(body: bytes) -> Decoded:
+    """Decode ``{"batch": [...]}``, which may have ``"sentAt"`` too: what the sender's clock showed when it was sent.
 
     Raises:
-        InvalidDocument: the body is not JSON, has no batch, or too many items.
+        InvalidDocument: the body is not JSON, has no batch, too many items, or a ``sentAt`` that is no time.
     """
     try:
-        items: list[AnyItem] = _BATCH.decode(body).batch
-        good = list(enumerate(items))
+        whole = _BATCH.decode(body)
+        sent_at = whole.sent_at
+        good = list(enumerate(whole.batch))
         rejected: list[Rejected] = []
     except _UNREADABLE:
         try:
-            parts = _parts(body)
+            parts, sent = _parts(body)
         except _UNREADABLE as error:
-            problem = FieldProblem("batch", None, "malformed", f'send {{"batch": [item, ...]}} as JSON: {error}')
-            raise InvalidDocument([problem], "batch") from None
+            raise _malformed("batch", f'send {{"batch": [item, ...]}} as JSON: {error}') from None
+        try:
+            sent_at = _SENT_AT.decode(sent)
+        except _UNREADABLE as error:
+            raise _malformed("sentAt", f"send a time such as 2026-03-02T08:30:00.123Z, or nothing: {error}") from None
         good, rejected = [], []
         for index, part in enumerate(parts):
             try:
@@ -147,22 +170,26 @@ def decode(body: bytes) -> tuple[list[tuple[int, AnyItem]], list[Rejected]]:
             "batch", len(good) + len(rejected), "too_many", f"send at most {MAX_ITEMS} items at once"
         )
         raise InvalidDocument([problem], "batch")
-    return good, rejected
+    return Decoded(good, rejected, sent_at)
+
+
+def _malformed(field: str, remedy: str) -> InvalidDocument:
+    return InvalidDocument([FieldProblem(field, None, "malformed", remedy)], "batch")
 
 
 def decode_item(body: bytes) -> AnyItem:
     """Decode one item; raise msgspec.DecodeError."""
     try:
-        item: AnyItem = _ITEM.decode(body)
+        return _ITEM.decode(body)
     except (UnicodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from None
-    return item
 
 
-def _parts(body: bytes) -> list[bytes]:
-    """Take a batch apart into its items, so that one that cannot be read does not spoil the others."""
+def _parts(body: bytes) -> tuple[list[bytes], bytes]:
+    """Take a batch apart into its items, so that one that cannot be read does not spoil the others, and ``sentAt``."""
     try:
-        return [bytes(part) for part in _RAW_BATCH.decode(body).batch]
+        raw = _RAW_BATCH.decode(body)
+        return [bytes(part) for part in raw.batch], bytes(raw.sent_at)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
@@ -170,7 +197,7 @@ def _parts(body: bytes) -> list[bytes]:
         whole = json.loads(body, parse_constant=_no_constant)
         if not (isinstance(whole, dict) and isinstance(whole.get("batch"), list)):
             raise
-        return [json.dumps(part).encode() for part in whole["batch"]]
+        return [json.dumps(part).encode() for part in whole["batch"]], json.dumps(whole.get("sentAt")).encode()
 
 
 def _no_constant(name: str) -> None:
@@ -183,7 +210,7 @@ def receive(session: Session, catalog: Catalog, body: bytes, *, now: datetime) -
     Args:
         session: on the record.
         catalog: the documents in force.
-        body: JSON ``{"batch": [...]}``.
+        body: JSON ``{"batch": [...]}``, see ``decode``.
         now: time of receipt.
 
     Returns:
@@ -192,8 +219,8 @@ def receive(session: Session, catalog: Catalog, body: bytes, *, now: datetime) -
     Raises:
         InvalidDocument: the batch as a whole cannot be read.
     """
-    items, rejected = decode(body)
-    return store(session, catalog, items, rejected, now=now)
+    items, rejected, sent_at = decode(body)
+    return store(session, catalog, items, rejected, now=now, sent_at=sent_at)
 
 
 def store(
@@ -203,17 +230,16 @@ def store(
     rejected: Sequence[Rejected] = (),
     *,
     now: datetime,
+    sent_at: datetime | None = None,
 ) -> Receipt:
     """Check and store decoded items (the importer comes in here)."""
-    return write(session, check(session, catalog, items, rejected, now=now))
+    return write(session, check(session, catalog, items, rejected, now=now, sent_at=sent_at))
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """A batch ready to be written: rows for the inbox, assignments, traits with their message, and what was refused."""
+    """A batch ready to be written: rows for the inbox, and what was refused."""
 
     rows: list[tuple[Any, ...]]
-    assignments: list[tuple[Any, ...]]
-    traits: list[tuple[str, str, str]]
     refused: list[Rejected]
 
 
@@ -224,43 +250,57 @@ def check(
     rejected: Sequence[Rejected] = (),
     *,
     now: datetime,
+    sent_at: datetime | None = None,
 ) -> Checked:
-    """Check decoded items and make rows of them; only reads, so that writers wait for nobody who is still checking."""
+    """Check decoded items and make rows of them; only reads, so that writers wait for nobody who is still checking.
+
+    Args:
+        session: on the record.
+        catalog: the documents in force.
+        items: decoded, each with its index.
+        rejected: what was refused before.
+        now: time of receipt.
+        sent_at: what the sender's clock showed then; timestamps are put right by the difference.
+    """
     items = list(items)
     refused = list(rejected)
     rows: list[tuple[Any, ...]] = []
-    assignments: list[tuple[Any, ...]] = []
-    traits: list[tuple[str, str, str]] = []
-    checker = _Checker(session, catalog, items, now)
+    checker = _Checker(session, catalog, items, now, sent_at)
     for index, item in items:
         try:
             if isinstance(item, Event):
                 rows.append(checker.event(item))
             elif isinstance(item, Exposure):
-                row = checker.exposure(item)
-                rows.append(row)
-                assignments.append((item.user_id, item.experiment, row[7], item.variant, row[9]))
+                rows.append(checker.exposure(item))
+            elif isinstance(item, Identify):
+                rows.append(checker.identify(item))
             else:
-                row = checker.identify(item)
-                rows.append(row)
-                traits.append((item.message_id, item.user_id, row[10] or "{}"))
+                rows.append(checker.alias(item))
         except _Refused as refusal:
             refused.append(Rejected(index, refusal.code, str(refusal)))
-    return Checked(rows, assignments, traits, sorted(refused, key=lambda entry: entry.index))
+    return Checked(rows, sorted(refused, key=lambda entry: entry.index))
 
 
 def write(session: Session, checked: Checked) -> Receipt:
     """Store a checked batch."""
-    inserted = inbox.insert(session, checked.rows, checked.assignments, checked.traits)
+    inserted = inbox.insert(session, checked.rows)
     return Receipt(inserted, len(checked.rows) - inserted, checked.refused)
 
 
 class _Checker:
     """Turns items into rows, or refuses them."""
 
-    def __init__(self, session: Session, catalog: Catalog, items: list[tuple[int, AnyItem]], now: datetime) -> None:
+    def __init__(
+        self,
+        session: Session,
+        catalog: Catalog,
+        items: list[tuple[int, AnyItem]],
+        now: datetime,
+        sent_at: datetime | None,
+    ) -> None:
         self._catalog = catalog
         self._received = _micros(now)
+        self._skew = 0 if sent_at is None else self._received - _micros(sent_at)
         self._latest = _micros(now + FUTURE_ALLOWED)
         self._attributes = self._known_attributes(session, items)
 
@@ -299,9 +339,12 @@ class _Checker:
     def _at(self, item: Item) -> int:
         if item.timestamp is None:
             return self._received
-        at = _micros(item.timestamp)
+        at = _micros(item.timestamp) + self._skew
         if at > self._latest:
             raise _Refused(ItemCode.time_in_future, f"timestamp {item.timestamp.isoformat()} is over a day ahead")
+        if at < _FIRST:
+            found = f"timestamp {item.timestamp.isoformat()}, put right by sentAt, is before the year 1"
+            raise _Refused(ItemCode.invalid_item, found)
         return at
 
     def event(self, item: Event) -> tuple[Any, ...]:
@@ -358,10 +401,21 @@ class _Checker:
         at = self._at(item)
         return (item.message_id, "identify", item.user_id, "", at, self._received, None, None, None, None, data)
 
+    def alias(self, item: Alias) -> tuple[Any, ...]:
+        previous = item.previous_id
+        self._storable(item.message_id, item.user_id, previous)
+        if previous == item.user_id:
+            raise _Refused(ItemCode.same_id, f"previousId and userId are both {previous!r}: leave the item out")
+        at = self._at(item)
+        return (item.message_id, "alias", item.user_id, previous, at, self._received, None, None, None, None, None)
+
 
 def _micros(instant: datetime) -> int:
     since = instant - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+_FIRST = _micros(datetime.min.replace(tzinfo=UTC))
 
 
 def _object_text(raw: msgspec.Raw, field: str) -> str | None:

@@ -55,6 +55,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     "identify": pa.schema(_COMMON),
+    "alias": pa.schema([*_COMMON, pa.field("name", pa.string(), nullable=False)]),
 }
 _SOURCES = {"at": "at_us", "received_at": "received_us"}
 

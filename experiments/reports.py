@@ -20,12 +20,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from experiments import aggregate, analysis, lake, registry, report
-from experiments.aggregate import Scope
 from experiments.design import Design, MetricSpec, ValueSpec
 from experiments.documents import Experiment, Kind, Status
 from experiments.errors import Conflict, NotFound
 from experiments.fields import Role
 from experiments.lake import Watermark
+from experiments.people import Scope
 from experiments.report import Report
 from experiments.settings import Settings
 from experiments.store import Store
@@ -104,7 +104,7 @@ def make(store: Store, key: str, *, now: datetime, watermark: int | None = None)
         known = session.get(SavedReport, name)
         if known is not None:
             return _saved(known)
-        exposures, events = (lake.files(session, store.lake, kind) for kind in ("exposure", "event"))
+        exposures, events, aliases = (lake.files(session, store.lake, kind) for kind in ("exposure", "event", "alias"))
     scope = Scope(
         experiment=key,
         phase=experiment.phase,
@@ -115,7 +115,7 @@ def make(store: Store, key: str, *, now: datetime, watermark: int | None = None)
         received=experiment.reach.received if experiment.reach else None,
         trigger=experiment.reach.trigger if experiment.reach else None,
     )
-    sums = sum_up(exposures, events, [use.metric for use in uses], scope)
+    sums = sum_up(exposures, events, [use.metric for use in uses], scope, aliases)
     data = analysis.Data(
         users=sums.users,
         forced=sums.forced,
@@ -125,6 +125,7 @@ def make(store: Store, key: str, *, now: datetime, watermark: int | None = None)
         bounds=sums.bounds,
         received=sums.received,
         triggered=sums.triggered,
+        merged=sums.merged,
     )
     made = analysis.build(design, data, as_of=mark.at, watermark=mark.batch)
     body = report.encode(made).decode()
@@ -226,13 +227,20 @@ def _doses(experiment: Experiment) -> dict[str, float]:
     return {variant: doses[variant] for variant in known if variant in doses}
 
 
-def sum_up(exposures: Sequence[Path], events: Sequence[Path], metrics: Sequence[Any], scope: Scope) -> Aggregates:
+def sum_up(
+    exposures: Sequence[Path],
+    events: Sequence[Path],
+    metrics: Sequence[Any],
+    scope: Scope,
+    aliases: Sequence[Path] = (),
+) -> Aggregates:
     """Sum up one phase of an experiment from the lake's files, in process; see ``aggregate.from_facts``."""
     with TemporaryDirectory() as spill:
         engine = ibis.duckdb.connect(memory_limit=MEMORY_LIMIT, temp_directory=spill, preserve_insertion_order=False)
         try:
             tables = _facts(engine, "exposure", exposures), _facts(engine, "event", events)
-            return aggregate.from_facts(engine.to_pyarrow, *tables, metrics, scope)
+            others = _facts(engine, "alias", aliases) if aliases else None
+            return aggregate.from_facts(engine.to_pyarrow, *tables, metrics, scope, others)
         finally:
             engine.disconnect()
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from experiments import database
 from experiments.catalog import Catalog, CatalogCache
+from experiments.lookup import Lookup
 from experiments.settings import Settings
 
 
@@ -20,6 +21,8 @@ class Store:
 
     settings: Settings
     engine: Engine
+    _reader: Engine
+    lookup: Lookup
     _catalogs: CatalogCache = field(default_factory=CatalogCache)
 
     @classmethod
@@ -42,7 +45,13 @@ class Store:
         except BaseException:
             engine.dispose()
             raise
-        return cls(settings, engine)
+        return cls.on(settings, engine)
+
+    @classmethod
+    def on(cls, settings: Settings, engine: Engine) -> "Store":
+        """Return the store of a record that is open already, whatever its schema."""
+        reader = database.open_reader(engine)
+        return cls(settings, engine, reader, Lookup(reader))
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -59,6 +68,14 @@ class Store:
     def catalog(self, session: Session) -> Catalog:
         """Return the documents in force, compiled."""
         return self._catalogs.current(session)
+
+    def catalog_at(self, version: int) -> Catalog:
+        """Return the documents in force, compiled, where ``lookup`` has just said which version that is."""
+        known = self._catalogs.newest
+        if known is not None and known.version == version:
+            return known
+        with self.read() as session:
+            return self.catalog(session)
 
     @property
     def lake(self) -> Path:
@@ -78,4 +95,6 @@ class Store:
 
     def close(self) -> None:
         """Close the record's connections."""
+        self.lookup.close()
         self.engine.dispose()
+        self._reader.dispose()

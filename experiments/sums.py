@@ -124,7 +124,8 @@ class Measured:
 class Aggregates:
     """All that an analysis needs of the rows.
 
-    ``days``: users by the day they were first seen. Of the first metric: ``slices``, its outcome a day, not cut, in
+    ``merged``: people of whom two ids were seen in different variants, though no single one was. ``days``: users by the
+    day they were first seen. Of the first metric: ``slices``, its outcome a day, not cut, in
     consecutive slices of days since exposure, which begin and end at ``bounds``; ``received``, its outcome and whether
     the treatment was received; ``triggered``, its outcome among those for whom the trigger fired.
     """
@@ -137,6 +138,7 @@ class Aggregates:
     bounds: tuple[int, ...] = ()
     received: Measured | None = None
     triggered: Measured | None = None
+    merged: int = 0
 
 
 def sum_columns(

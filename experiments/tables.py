@@ -83,7 +83,7 @@ class AuditEntry(Base):
 
 
 class ApiKey(Base):
-    """A key of the API; only its digest is kept."""
+    """A key of the API; only its digest is kept. ``origins``: the web origins that may use it, separated by spaces."""
 
     __tablename__ = "api_keys"
 
@@ -94,6 +94,7 @@ class ApiKey(Base):
     scopes: Mapped[str]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+    origins: Mapped[str] = mapped_column(Text, default="", server_default="")
 
 
 class Account(Base):
@@ -108,7 +109,7 @@ class Account(Base):
 
 
 class InboxRow(Base):
-    """An event, an exposure or a user's attributes, as received; ``message_id`` makes a retry harmless.
+    """An event, an exposure, a user's attributes or his other id, as received; ``message_id`` makes a retry harmless.
 
     ``position`` is the number of the inserting transaction on PostgreSQL, where sequence numbers are not in commit
     order, and 0 on SQLite, which has one writer at a time.
@@ -156,6 +157,16 @@ class UserAttributes(Base):
 
     user_id: Mapped[str] = mapped_column(primary_key=True)
     attributes: Mapped[str] = mapped_column(Text)
+
+
+class Identity(Base):
+    """An id that is another user's: ``user_id`` is the last of its chain of links, and never an ``other_id`` itself."""
+
+    __tablename__ = "identities"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    other_id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(index=True)
 
 
 class LakeBatch(Base):

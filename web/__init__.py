@@ -16,8 +16,10 @@ from experiments.store import Store
 from web import api, assets, languages, pages, problems, security
 from web.api import openapi
 from web.api.operations import json_answer
-from web.api.payload import MAX_BODY, MAX_INFLATED
+from web.payload import MAX_BODY, MAX_INFLATED
 from web.state import State, attach, state
+from web.streams import Streams
+from web.thin import Thin
 
 
 def _now() -> datetime:
@@ -47,7 +49,7 @@ def create_app(
         MAX_INFLATED=MAX_INFLATED,
         BABEL_DEFAULT_TIMEZONE=store.settings.timezone,
     )
-    attach(app, State(store, clock))
+    attach(app, State(store, clock, Streams(store.lookup.version, store.settings.streams)))
     security.protect(app)
     Babel(app, locale_selector=languages.select_locale)
     csrf = CSRFProtect(app)
@@ -61,6 +63,7 @@ def create_app(
     document = cache(lambda: openapi.document(operations.listed))
     app.add_url_rule("/openapi.json", "openapi", lambda: json_answer(document()))
     app.register_error_handler(Exception, _failed)
+    app.wsgi_app = Thin(app, operations.routes)  # type: ignore[method-assign]
     return app
 
 
@@ -69,14 +72,14 @@ def _health() -> Response:
         with state().store.read() as session:
             session.execute(text("SELECT 1"))
     except SQLAlchemyError:
-        return problems.answer(503, "store_unavailable", "the store cannot be read")
+        return problems.answer(503, "store_unavailable", "the store cannot be read").response()
     return json_answer({"status": "ok"})
 
 
 def _failed(error: Exception) -> Any:
     path = request.path
-    program = path == "/v1" or path.startswith("/v1/") or path in ("/openapi.json", "/healthz")
-    answer = problems.from_error(error) if program else pages.failure(error)
+    program = path.startswith(("/v1/", "/ofrep/", "/api/", "/sub/")) or path in ("/v1", "/openapi.json", "/healthz")
+    answer = problems.from_error(error).response() if program else pages.failure(error)
     if answer.status_code >= 500:
         current_app.logger.error("failed: %s %s", request.method, path, exc_info=error)
     return answer

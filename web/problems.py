@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 
 import msgspec
-from flask import Response
 from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
 
 from experiments.errors import FieldProblem, InvalidDocument, UpturnError
+from web.replies import Reply
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -45,8 +45,8 @@ def answer(
     errors: Iterable[FieldProblem] = (),
     headers: Mapping[str, str] | None = None,
     members: Mapping[str, object] | None = None,
-) -> Response:
-    """Return a problem as a response.
+) -> Reply:
+    """Return a problem as a reply.
 
     Args:
         status: HTTP status.
@@ -65,12 +65,10 @@ def answer(
         "errors": [_field(error) for error in errors],
         **(members or {}),
     }
-    response = Response(msgspec.json.encode(body, enc_hook=_plain), status, mimetype=MEDIA_TYPE)
-    response.headers.update(headers or {})
-    return response
+    return Reply(status, msgspec.json.encode(body, enc_hook=_plain), MEDIA_TYPE, headers or {})
 
 
-def from_error(error: Exception) -> Response:
+def from_error(error: Exception) -> Reply:
     """Return the problem of any exception; what is not foreseen becomes a 500 that tells nothing of the inside."""
     if isinstance(error, RecursionError):
         return answer(400, "nested_too_deeply", "the JSON is nested too deeply")

@@ -221,6 +221,19 @@ def health(code: str, count: int, of: int, subject: str | None, formats: Formats
                     "They are left out of the effects. Check that user ids stay the same across devices and log-ins."
                 ),
             )
+        case HealthCode.identity_crossovers:
+            return (
+                ngettext(
+                    "%(count)s of %(of)s people saw another variant under another id.",
+                    "%(count)s of %(of)s people saw another variant under another id.",
+                    count,
+                    **facts,
+                ),
+                gettext(
+                    "Each counts in the variant seen first, so effects look smaller than they are. Assign by an id "
+                    "that stays the same when people log in."
+                ),
+            )
         case HealthCode.immature_users:
             return (
                 gettext("%(count)s of %(of)s users are still inside their observation window.", **facts),

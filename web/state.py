@@ -9,16 +9,18 @@ from flask import Flask, current_app
 
 from experiments.store import Store
 from web.attempts import Attempts
+from web.streams import Streams
 
 _NAME = "upturn"
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The open store, where the present time comes from, and who failed to log in lately."""
+    """The open store, where the present time comes from, who listens for news, and who failed to log in lately."""
 
     store: Store
     clock: Callable[[], datetime]
+    streams: Streams
     attempts: Attempts = field(default_factory=Attempts)
 
     @property
@@ -31,7 +33,12 @@ def attach(app: Flask, state: State) -> None:
     app.extensions[_NAME] = state
 
 
+def state_of(app: Flask) -> State:
+    """Return an application's state."""
+    found: State = app.extensions[_NAME]
+    return found
+
+
 def state() -> State:
     """Return the state of the application that answers the present request."""
-    found: State = current_app.extensions[_NAME]
-    return found
+    return state_of(current_app)

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 from sqlalchemy import select
 
 from experiments import lake, registry, reports
-from experiments.aggregate import Scope
 from experiments.documents import Kind
 from experiments.lake import Watermark
+from experiments.people import Scope
 from experiments.planner.forecasts import Baseline
 from experiments.sdk.conditions import compile_condition
 from experiments.store import Store

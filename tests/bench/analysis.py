@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments import reports
-from experiments.aggregate import Scope
 from experiments.documents import Kind, parse
+from experiments.people import Scope
 from experiments.sums import Aggregates
 
 DAY_US = 86_400_000_000

@@ -25,6 +25,7 @@ VARIABLES = (
     "UPTURN_LAKE",
     "UPTURN_TIMEZONE",
     "UPTURN_CURRENCY",
+    "UPTURN_RATES",
     "UPTURN_PASSWORD",
 )
 
@@ -169,20 +170,33 @@ def test_a_key_is_shown_once_works_and_can_be_revoked(upturn: Command, tmp_path:
     upturn("migrate")
     secret = upturn("key", "create", "shop app", "--scope", "ingest", "--scope", "read").text.strip()
     store = Store.open(Settings.in_folder(tmp_path / "store"))
-    with store.read() as session:
-        found = access.find_key(session, secret)
+    found = store.lookup.admit(access.digest(secret))
     assert found is not None
-    assert found.scopes == {"ingest", "read"}
+    assert found.key.scopes == {"ingest", "read"}
     listed = upturn("key", "list", "--format", "json")
-    assert json.loads(listed.out) == [{"name": "shop app", "prefix": secret[:8], "scopes": "ingest read"}]
+    shown = {"name": "shop app", "prefix": secret[:8], "scopes": "ingest read", "origins": ""}
+    assert json.loads(listed.out) == [shown]
     assert secret not in listed.text
     assert "shop app" in upturn("key", "list").text
     assert upturn("key", "create", "shop app", "--scope", "read").code == 1
     assert upturn("key", "revoke", "shop app").code == 0
     assert json.loads(upturn("key", "list", "--format", "json").out) == []
-    with store.read() as session:
-        assert access.find_key(session, secret) is None
+    assert store.lookup.admit(access.digest(secret)) is None
     store.close()
+
+
+def test_a_key_for_pages_names_their_origins_and_may_do_what_apps_do(upturn: Command) -> None:
+    upturn("migrate")
+    page = ("key", "create", "page", "--scope", "assign", "--origin", "https://shop.example")
+    assert upturn(*page, "--origin", "http://localhost:3000").code == 0
+    listed = json.loads(upturn("key", "list", "--format", "json").out)
+    assert listed[0]["origins"] == "http://localhost:3000 https://shop.example"
+    refused = upturn("key", "create", "other", "--scope", "assign", "--origin", "https://shop.example/path")
+    assert refused.code == 2
+    assert "https://host:port" in refused.err
+    refused = upturn("key", "create", "other", "--scope", "admin", "--origin", "*")
+    assert refused.code == 2
+    assert "public" in refused.err
 
 
 def test_accounts_are_made_listed_and_changed(upturn: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,21 +1,24 @@
 """Which variant a user gets. Assignment is not exposure: nothing is recorded here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import repeat
 from typing import Annotated, Any
 
 import msgspec
-from flask import Response
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+import numpy as np
+import numpy.typing as npt
 
-from experiments import registry
 from experiments.access import Scope
-from experiments.sdk.assignment import Evaluator, Reason
-from experiments.store import Store
-from experiments.tables import StoredAssignment, UserAttributes
-from web.api import payload
-from web.api.operations import JSON, Answer, Operations, conditional, json_answer
-from web.state import state
+from experiments.bulk import REASONS, assign_bulk
+from experiments.lookup import NOBODY, KnownUser
+from experiments.sdk.assignment import Evaluator
+from experiments.sdk.experiment import Assignment, CompiledExperiment, Reason
+from web import payload
+from web.api.operations import Answer, Operations
+from web.problems import RequestRefused
+from web.replies import JSON, Reply, conditional, json_reply
+from web.thin import Call
 
 MAX_USERS = 10_000
 
@@ -67,6 +70,9 @@ class ManyAssignments(msgspec.Struct, frozen=True):
     users: list[UserAssignments]
 
 
+_UNKNOWN = Assigned(None, None, Reason.unknown_experiment, None, 0, 0)
+
+
 class _Shape(msgspec.Struct, frozen=True):
     users: msgspec.Raw = msgspec.Raw()
 
@@ -74,90 +80,93 @@ class _Shape(msgspec.Struct, frozen=True):
 _SHAPE = msgspec.json.Decoder(_Shape)
 _ONE = msgspec.json.Decoder(OneUser)
 _MANY = msgspec.json.Decoder(ManyUsers)
-_OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 
-def answer(store: Store, body: bytes) -> UserAssignments | ManyAssignments:
-    """Return the assignments that a request's JSON text asks for.
-
-    Raises:
-        RequestRefused: the body is not JSON.
-        InvalidDocument: it is JSON of another shape.
-    """
+def _assignments(call: Call) -> Reply:
+    body = call.body()
     try:
         if bytes(_SHAPE.decode(body).users):
-            many = _MANY.decode(body)
-            return ManyAssignments(_assign(store, many.users, many.experiments))
-        one = _ONE.decode(body)
-        return _assign(store, [one], one.experiments)[0]
+            return Reply(200, _many(call, _MANY.decode(body)))
+        return json_reply(_one(call, _ONE.decode(body)))
     except msgspec.ValidationError as error:
         raise payload.misshaped(error, "request") from None
     except msgspec.DecodeError as error:
         raise payload.malformed(error) from None
 
 
-def _assign(store: Store, users: Sequence[User], experiments: Sequence[str] | None) -> list[UserAssignments]:
-    with store.read() as session:
-        evaluator = store.catalog(session).evaluator
-        names = {user.user for user in users}
-        stored = _stored(session, names)
-        known = _known_attributes(session, names)
-    keys = experiments
+def _asked(evaluator: Evaluator, keys: Sequence[str] | None) -> dict[str, CompiledExperiment | None]:
+    """Return the experiments asked for, None where there is none of this key; without keys those that run."""
     if keys is None:
-        keys = [key for key, experiment in evaluator.experiments.items() if experiment.running]
-    answers = []
-    for user in users:
-        attributes = known.get(user.user, {}) | user.attributes
-        answers.append(UserAssignments(user.user, {k: _one(evaluator, k, user.user, attributes, stored) for k in keys}))
-    return answers
+        return {key: experiment for key, experiment in evaluator.experiments.items() if experiment.running}
+    return {key: evaluator.experiments.get(key) for key in keys}
 
 
-def _one(
-    evaluator: Evaluator,
-    key: str,
-    user: str,
-    attributes: Mapping[str, object],
-    stored: Mapping[tuple[str, str, int], tuple[str, str | None]],
-) -> Assigned:
-    experiment = evaluator.experiments.get(key)
-    if experiment is None:
-        return Assigned(None, None, Reason.unknown_experiment, None, 0, 0)
-    variant, stratum = stored.get((user, key, experiment.phase), (None, None))
-    found = experiment.assign(user, attributes, variant)
+def _one(call: Call, user: OneUser) -> UserAssignments:
+    known = call.store.lookup.users((user.user,)).get(user.user, NOBODY)
+    attributes = known.attributes | user.attributes
+    found = {
+        key: _UNKNOWN if experiment is None else _told(*known.assign(experiment, user.user, attributes))
+        for key, experiment in _asked(call.catalog.evaluator, user.experiments).items()
+    }
+    return UserAssignments(user.user, found)
+
+
+def _told(found: Assignment, stratum: str | None) -> Assigned:
     tactic = None if found.tactic is None else dict(found.tactic)
-    stratum = stratum if found.reason is Reason.sticky else found.stratum
     return Assigned(found.variant, tactic, found.reason, stratum, found.phase, found.revision)
 
 
-def _stored(session: Session, users: Iterable[str]) -> dict[tuple[str, str, int], tuple[str, str | None]]:
-    columns = (
-        StoredAssignment.user_id,
-        StoredAssignment.experiment,
-        StoredAssignment.phase,
-        StoredAssignment.variant,
-        StoredAssignment.stratum,
+def _many(call: Call, asked: ManyUsers) -> bytes:
+    """Return the answers in JSON, found experiment by experiment for all users at once."""
+    ids = [user.user for user in asked.users]
+    known = call.store.lookup.users(ids)
+    records = [known.get(user, NOBODY) for user in ids]
+    attributes = [record.attributes | user.attributes for record, user in zip(records, asked.users, strict=True)]
+    answers = [b'{"user":%b,"assignments":{' % msgspec.json.encode(user) for user in ids]
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for i, (key, experiment) in enumerate(_asked(call.catalog.evaluator, asked.experiments).items()):
+        start = b"%b%b:" % (b"," if i else b"", msgspec.json.encode(key))
+        if experiment is None:
+            texts: Iterable[bytes] = repeat(msgspec.json.encode(_UNKNOWN))
+        else:
+            for name in experiment.reads - columns.keys():
+                values = (given.get(name) for given in attributes)
+                columns[name] = np.fromiter(values, dtype=object, count=len(ids))
+            texts = _texts(experiment, ids, columns, records)
+        answers = [answer + start + text for answer, text in zip(answers, texts, strict=False)]
+    return b'{"users":[%b]}' % b",".join(answer + b"}}" for answer in answers)
+
+
+def _texts(
+    experiment: CompiledExperiment,
+    ids: Sequence[str],
+    columns: Mapping[str, npt.NDArray[Any]],
+    records: Sequence[KnownUser],
+) -> Iterator[bytes]:
+    """The answer of each user in JSON; all with the same one share its text."""
+    stored = [record.stored.get((experiment.key, experiment.phase), (None, None)) for record in records]
+    found = assign_bulk(experiment, ids, columns, [variant for variant, _ in stored])
+
+    @cache
+    def text(variant: int, reason: int, stratum: int, sticky_stratum: str | None) -> bytes:
+        why = REASONS[reason]
+        answer = experiment.answer(why, experiment.variants[variant] if variant >= 0 else None)
+        segment = experiment.strata[stratum].segment if stratum >= 0 else None
+        return msgspec.json.encode(_told(answer, sticky_stratum if why is Reason.sticky else segment))
+
+    parts = (found.variant.tolist(), found.reason.tolist(), found.stratum.tolist(), (stratum for _, stratum in stored))
+    return map(text, *parts)
+
+
+def _snapshot(call: Call) -> Reply:
+    if call.key is not None and call.key.origins:
+        # Whole documents, with hypotheses and the ids of testers.
+        raise RequestRefused(403, "key_is_public", "a key for web pages cannot read the snapshot: use OFREP in pages")
+    catalog = call.catalog
+    headers = {"Link": f'<{call.link("/v1/stream")}>; rel="monitor"'} if call.state.streams.offered else {}
+    return conditional(
+        Reply(200, catalog.snapshot, JSON, headers), str(catalog.version), call.header("HTTP_IF_NONE_MATCH")
     )
-    rows = session.execute(select(*columns).where(StoredAssignment.user_id.in_(users)))
-    return {(user, key, phase): (variant, stratum) for user, key, phase, variant, stratum in rows}
-
-
-def _known_attributes(session: Session, users: Iterable[str]) -> dict[str, dict[str, Any]]:
-    columns = (UserAttributes.user_id, UserAttributes.attributes)
-    rows = session.execute(select(*columns).where(UserAttributes.user_id.in_(users)))
-    return {user: _OBJECT.decode(text) for user, text in rows}
-
-
-def _assignments() -> Response:
-    return json_answer(answer(state().store, payload.body()))
-
-
-def _snapshot() -> Response:
-    with state().store.read() as session:
-        version = registry.version(session)
-        response = conditional(Response(mimetype=JSON), str(version))
-        if response.status_code != 304:
-            response.set_data(msgspec.json.encode(registry.snapshot(session)))
-    return response
 
 
 def declare(operations: Operations) -> None:
@@ -185,6 +194,7 @@ def declare(operations: Operations) -> None:
             )
         },
         problems=(422,),
+        thin=True,
     )
     operations.add(
         "GET",
@@ -199,4 +209,5 @@ def declare(operations: Operations) -> None:
             304: Answer("The caller has the newest one"),
         },
         headers=("If-None-Match",),
+        thin=True,
     )

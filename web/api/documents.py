@@ -13,9 +13,10 @@ from experiments.access import Scope
 from experiments.documents import Decision, Kind, Status, field_problem
 from experiments.errors import FieldProblem, InvalidDocument, NotFound
 from experiments.fields import Document
-from web.api import payload
-from web.api.operations import JSON, Answer, Operations, actor, conditional, json_answer
+from web import payload
+from web.api.operations import Answer, Operations, actor, conditional, json_answer
 from web.problems import RequestRefused
+from web.replies import JSON
 from web.state import state
 
 PAGE = 100

@@ -1,34 +1,43 @@
 """Taking in events over HTTP: what was answered as accepted is on disk."""
 
+from datetime import datetime
+
 import msgspec
-from flask import Response
 
 from experiments import ingest
 from experiments.access import Scope
 from experiments.errors import InvalidDocument
-from web import problems
-from web.api import payload
-from web.api.operations import JSON, Answer, Operations, json_answer
-from web.state import state
+from experiments.ingest import AnyItem, Receipt, Rejected
+from web import payload, problems
+from web.api.operations import Answer, Operations
+from web.replies import JSON, Reply, json_reply
+from web.thin import Call
 
 
-def _events() -> Response:
-    body = payload.body()
+def store(
+    call: Call, items: list[tuple[int, AnyItem]], rejected: list[Rejected], sent_at: datetime | None = None
+) -> Receipt:
+    """Check and store decoded items; what the receipt counts as accepted is committed."""
+    held, now = call.store, call.state.clock()
+    # Only what must be is inside the writing transaction: on SQLite one writes at a time.
+    with held.read() as session:
+        checked = ingest.check(session, call.catalog, items, rejected, now=now, sent_at=sent_at)
+    with held.write() as session:
+        return ingest.write(session, checked)
+
+
+def _events(call: Call) -> Reply:
+    body = call.body()
     try:
-        items, rejected = ingest.decode(body)
+        decoded = ingest.decode(body)
     except InvalidDocument:
         payload.decoded(body)  # text that is not JSON at all is another problem
         raise
-    held = state()
-    # Only what must be is inside the writing transaction: on SQLite one writes at a time.
-    with held.store.read() as session:
-        checked = ingest.check(session, held.store.catalog(session), items, rejected, now=held.clock())
-    with held.store.write() as session:
-        receipt = ingest.write(session, checked)
+    receipt = store(call, *decoded)
     if receipt.rejected and not receipt.accepted and not receipt.duplicates:
         members = {"rejected": msgspec.to_builtins(receipt.rejected)}
         return problems.answer(422, "all_rejected", "no item of the batch could be taken", members=members)
-    return json_answer(receipt, 202)
+    return json_reply(receipt, 202)
 
 
 def declare(operations: Operations) -> None:
@@ -48,4 +57,5 @@ def declare(operations: Operations) -> None:
             )
         },
         problems=(422,),
+        thin=True,
     )

@@ -189,9 +189,11 @@ def _batch() -> dict[str, Any]:
                             attributes=_OBJECT,
                         ),
                         item("identify", ["traits"], traits=_OBJECT),
+                        item("alias", ["previousId"], previousId=text),
                     ]
                 },
-            }
+            },
+            "sentAt": {"type": ["string", "null"], "format": "date-time"},
         },
         "required": ["batch"],
     }

@@ -6,16 +6,14 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
-import msgspec
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, current_app, g, request
 
-from experiments import access
 from experiments.access import KeyInfo, Scope
-from web.problems import RequestRefused
+from web.replies import Reply, json_reply
 from web.state import state
+from web.thin import Call, Route, Routes
 
 Schema = Mapping[str, Any]
-JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +45,16 @@ class Operation:
 class Operations:
     """The operations of one blueprint."""
 
-    def __init__(self, blueprint: Blueprint) -> None:
+    def __init__(self, blueprint: Blueprint, routes: Routes) -> None:
         self.blueprint = blueprint
+        self.routes = routes
         self.listed: list[Operation] = []
 
     def add(
         self,
         method: str,
         path: str,
-        handler: Callable[..., Response],
+        handler: Callable[..., Any],
         *,
         name: str,
         summary: str,
@@ -66,6 +65,7 @@ class Operations:
         problems: Sequence[int] = (),
         query: Mapping[str, Schema] | None = None,
         headers: Sequence[str] = (),
+        thin: bool = False,
     ) -> None:
         """Declare an operation.
 
@@ -82,10 +82,14 @@ class Operations:
             problems: further statuses of failing answers, beyond those of every operation.
             query: JSON Schema of each query parameter.
             headers: request headers it reads.
+            thin: answered by the layer before Flask; the handler takes a ``Call``, whose key is admitted already.
         """
         self.listed.append(
             Operation(name, method, path, summary, tag, scope, body, answers, problems, query or {}, headers)
         )
+        if thin:
+            self.routes.add(method, f"{self.blueprint.url_prefix}{path}", Route(_admitted(handler, scope)))
+            return
         rule = re.sub(r"\{(\w+)\}", r"<\1>", path)
         self.blueprint.add_url_rule(rule, name, _guarded(handler, scope), methods=[method])
 
@@ -93,26 +97,18 @@ class Operations:
 def _guarded(handler: Callable[..., Response], scope: Scope) -> Callable[..., Response]:
     @wraps(handler)
     def guarded(**arguments: str) -> Response:
-        g.key = authenticate(scope)
+        g.key = Call(request.environ, state(), current_app.config, "").admit(scope)
         return handler(**arguments)
 
     return guarded
 
 
-def authenticate(scope: Scope) -> KeyInfo:
-    """Return the request's key if it allows ``scope``; refuse with 401 or 403 otherwise."""
-    kind, _, secret = request.headers.get("Authorization", "").partition(" ")
-    secret = secret.strip() if kind.lower() == "bearer" else request.headers.get("X-API-Key", "").strip()
-    key = None
-    if secret:
-        with state().store.read() as session:
-            key = access.find_key(session, secret)
-    if key is None:
-        detail = "this key is unknown or revoked" if secret else "send a key: Authorization: Bearer upk_…"
-        raise RequestRefused(401, "unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="upturn"'})
-    if not key.allows(scope):
-        raise RequestRefused(403, "scope_missing", f"the key {key.name!r} needs the scope {scope.value!r} for this")
-    return key
+def _admitted(handler: Callable[[Call], Reply], scope: Scope) -> Callable[[Call], Reply]:
+    def admitted(call: Call) -> Reply:
+        call.admit(scope)
+        return handler(call)
+
+    return admitted
 
 
 def actor() -> str:
@@ -123,9 +119,7 @@ def actor() -> str:
 
 def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a value as a JSON response."""
-    response = Response(msgspec.json.encode(value), status, mimetype=JSON)
-    response.headers.update(headers or {})
-    return response
+    return json_reply(value, status, headers).response()
 
 
 def conditional(response: Response, etag: str) -> Response:

@@ -5,8 +5,9 @@ from flask import Response
 from experiments import planner
 from experiments.access import Scope
 from experiments.errors import FieldProblem, InvalidDocument
-from web.api import payload
-from web.api.operations import JSON, Answer, Operations, json_answer
+from web import payload
+from web.api.operations import Answer, Operations, json_answer
+from web.replies import JSON
 from web.state import state
 
 

@@ -11,8 +11,9 @@ from experiments.access import Scope
 from experiments.documents import Kind
 from experiments.errors import NotFound
 from experiments.reports import Saved
-from web.api.operations import JSON, Answer, Operations, conditional, json_answer
+from web.api.operations import Answer, Operations, conditional, json_answer
 from web.problems import RequestRefused
+from web.replies import JSON
 from web.state import state
 
 CSV = "text/csv"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import registry
+from experiments import access, registry
 from experiments.access import Scope
 from experiments.documents import Kind, Status
 from experiments.sdk.assignment import Evaluator
@@ -143,3 +143,56 @@ def test_the_snapshot_is_sent_once_for_each_change(api: Api, store: Store) -> No
         registry.move(session, made.KEY, Status.paused, actor="x", now=made.NOW)
     changed = api("GET", "/v1/snapshot", headers={"If-None-Match": etag})
     assert (changed.status_code, changed.json["version"]) == (200, first.json["version"] + 1)
+
+
+def test_many_at_once_are_answered_as_one_by_one(api: Api, client, keys, store: Store) -> None:  # type: ignore[no-untyped-def]
+    conditions = {
+        "tagged": {"tags": {"$elemMatch": {"$eq": "咖啡"}}, "home.city": {"$ne": "上海"}},
+        "named": {"id": {"$regex": "^u1"}, "$or": [{"orders": {"$gt": 2}}, {"vip": True}]},
+    }
+    with store.write() as session:
+        for key, audience in conditions.items():
+            body = made.PLAIN | {"key": key, "audience": audience, "coverage": 0.7, "forced": {"u7": "b"}}
+            registry.create(session, Kind.experiment, body, actor="setup", now=made.NOW)
+            registry.move(session, key, Status.running, actor="setup", now=made.NOW)
+    known = [
+        {"type": "identify", "messageId": "m1", "userId": "u3", "traits": {"orders": 3, "tags": ["咖啡", 1]}},
+        {
+            "type": "exposure",
+            "messageId": "m2",
+            "userId": "u5",
+            "experiment": made.KEY,
+            "variant": "ten",
+            "stratum": "new",
+        },
+        {"type": "exposure", "messageId": "m3", "userId": "u6", "experiment": "named", "variant": "b"},
+    ]
+    assert Api(client, keys[Scope.ingest])("POST", "/v1/events", json={"batch": known}).status_code == 202
+    rich = [
+        {},
+        {"orders": 1, "tags": ["咖啡"], "home": {"city": "北京"}},
+        {"orders": 3.5, "vip": True, "tags": []},
+        {"orders": "3", "vip": 1, "tags": "咖啡", "home": "上海"},
+        {"orders": None, "tags": [["咖啡"], {"a": 1}], "home": {"city": "上海"}},
+    ]
+    users = [
+        {"user": name, "attributes": rich[i % 5]}
+        for i, name in enumerate(f"{p}{n}" for n in range(40) for p in ("u", "用户", "🎉"))
+    ]
+    users.append(users[0])
+    asked = [made.KEY, "tagged", "named", "plain", "nowhere"]
+    together = api("POST", "/v1/assignments", json={"users": users, "experiments": asked}).json["users"]
+    assert together == [api("POST", "/v1/assignments", json=user | {"experiments": asked}).json for user in users]
+    reasons = {answer["reason"] for user in together for answer in user["assignments"].values()}
+    assert {"assigned", "sticky", "forced", "not_covered", "not_in_audience", "no_stratum", "not_running"} <= reasons
+    running = api("POST", "/v1/assignments", json={"users": users}).json["users"]
+    assert running == [api("POST", "/v1/assignments", json=user).json for user in users]
+    assert api("POST", "/v1/assignments", json={"users": []}).json == {"users": []}
+
+
+def test_a_key_in_a_page_cannot_read_whole_documents(client, store: Store) -> None:  # type: ignore[no-untyped-def]
+    with store.write() as session:
+        public = access.create_key(session, "page", ["assign"], origins=["https://shop.example"], now=made.NOW)
+    refused = Api(client, public)("GET", "/v1/snapshot")
+    assert (refused.status_code, refused.json["code"]) == (403, "key_is_public")
+    assert Api(client, public)("POST", "/v1/assignments", json={"user": "u1"}).status_code == 200
