@@ -14,6 +14,7 @@ import ibis.expr.types as ir
 import numpy as np
 
 from experiments import people
+from experiments.facts import Facts
 from experiments.metrics import QuantileMetric, TimeToEventMetric
 from experiments.outcomes import (
     RECEIVED,
@@ -21,6 +22,7 @@ from experiments.outcomes import (
     TRIGGERED,
     Ask,
     Plan,
+    Source,
     asked,
     asks_of_the_first,
     between,
@@ -114,6 +116,36 @@ def from_facts(
         received=measured.get(RECEIVED),
         triggered=measured.get(TRIGGERED),
     )
+
+
+def per_user(facts: Facts, metric: Any, scope: Scope, past: Sequence[Source]) -> ir.Table:
+    """Return one row for each user of a phase who has matured for a metric.
+
+    Args:
+        facts: the lake's tables; ``aliases`` make people of ids.
+        metric: a metric document with one number a user.
+        scope: which facts count.
+        past: what else to take from the events, such as the time before exposure (negative microseconds).
+
+    Returns:
+        user_id, exposed_us, variant, stratum, ``outcome`` in its own unit, the metric's covariates under their names,
+        and ``past0`` ... as ``past`` has them (null where nothing happened).
+    """
+    everyone, events = people.everyone(facts.execute, facts.exposures, facts.events, facts.aliases, scope)
+    plan = Plan()
+    ask = asked(metric, plan)
+    names = [plan.source(source.event, source.measure, (source.start_us, source.end_us)) for source in past]
+    users = _joined(everyone, events, plan, scope.batch)
+    users = users.filter(_matured(users, ask.horizon_us, scope))
+    caps = _caps(facts.execute, everyone, events, [metric], scope)
+    numbers = {}
+    for column, build in zip(ask.layout.columns, ask.values, strict=True):
+        value = build(users)
+        if column is ask.layout.columns[0] and ask.cut_as in caps:
+            value = ibis.least(value, ibis.literal(caps[ask.cut_as], "int64"))
+        numbers[column.name] = value / column.scale
+    kept = {f"past{i}": users[name] for i, name in enumerate(names)}
+    return users.select("user_id", "exposed_us", "variant", "stratum", **numbers, **kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +252,8 @@ def _per_user(happened: ir.Table, plan: Plan) -> ir.Table:
                 sums[name] = joined.value_micros.sum(where=inside)
             case "first":
                 sums[name] = joined.after_us.min(where=inside)
+            case "last":
+                sums[name] = joined.after_us.max(where=inside)
     return joined.group_by("user_id").aggregate(**sums)
 
 

@@ -22,6 +22,7 @@ from experiments.metrics import (
 from experiments.sums import DAY_US, LARGEST, MICROS, Column, Layout
 
 Outcome = Callable[[ir.Table], ir.IntegerValue]
+Measure = Literal["sum", "count", "first", "last"]
 SLICES, RECEIVED, TRIGGERED = "\x00slices", "\x00received", "\x00triggered"
 
 
@@ -44,10 +45,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One event's sum of values, count, or first moment, from ``start`` up to, not including, ``end``."""
+    """One event's sum of values, count, first or last moment, from ``start`` up to, not including, ``end``."""
 
     event: str
-    measure: Literal["sum", "count", "first"]
+    measure: Measure
     start_us: int
     end_us: int
 
@@ -64,7 +65,7 @@ class Plan:
         funnel = {step for steps, _ in self.funnels for step in steps}
         return sorted({source.event for source in self.sources} | funnel)
 
-    def source(self, event: str, measure: Literal["sum", "count", "first"], window: tuple[int, int]) -> str:
+    def source(self, event: str, measure: Measure, window: tuple[int, int]) -> str:
         return self.sources.setdefault(Source(event, measure, *window), f"s{len(self.sources)}")
 
     def terms(self, parts: Sequence[Term], window: tuple[int, int], cap: float | None = None) -> Outcome:

@@ -1,7 +1,7 @@
 """Who counts, and from when on: from exposures to one row a user, or a person where ids were linked."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -30,6 +30,7 @@ class Scope:
         forced: users who are testing, not taking part.
         received: the event of having received the treatment.
         trigger: the event that would have sent it, recorded in every variant.
+        arms: by stratum, which variant counts as which arm, and no other does; without it, variants are the arms.
     """
 
     experiment: str
@@ -40,6 +41,7 @@ class Scope:
     forced: Iterable[str] = ()
     received: str | None = None
     trigger: str | None = None
+    arms: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @ibis.udf.scalar.builtin(name="epoch_us", signature=(("timestamp('UTC')",), "int64"))  # type: ignore[untyped-decorator]
@@ -62,6 +64,14 @@ def everyone(
     scope = replace(scope, forced=_last_ids(persons, scope.forced))
     users = _merged(_of_persons(exposures, persons), scope)
     return _described(users, scope), _of_persons(events, persons)
+
+
+def of_last_ids(
+    execute: Callable[[ir.Table], Any], aliases: ir.Table, scope: Scope, *facts: ir.Table
+) -> tuple[ir.Table, ...]:
+    """Return the facts as those of people, where ids were linked."""
+    persons = _persons(execute, aliases, scope)
+    return facts if persons is None else tuple(_of_persons(part, persons) for part in facts)
 
 
 def _persons(execute: Callable[[ir.Table], Any], aliases: ir.Table | None, scope: Scope) -> pa.Table | None:
@@ -89,12 +99,21 @@ def _of_persons(facts: ir.Table, persons: pa.Table) -> ir.Table:
 
 
 def _seen(exposures: ir.Table, scope: Scope) -> ir.Table:
-    return exposures.filter(
+    seen = exposures.filter(
         exposures.name == scope.experiment,
         exposures.phase == scope.phase,
         exposures.batch <= scope.batch,
         exposures["at"] <= scope.as_of,
     )
+    if not scope.arms:
+        return seen
+    arms = [
+        ((seen.stratum == stratum) & (seen.variant == variant), arm)
+        for stratum, own in scope.arms.items()
+        for variant, arm in own.items()
+    ]
+    counted = seen.mutate(variant=ibis.cases(*arms, else_=ibis.null("string")))
+    return counted.filter(counted.variant.notnull())
 
 
 def _users(exposures: ir.Table, scope: Scope) -> ir.Table:

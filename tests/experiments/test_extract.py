@@ -12,6 +12,7 @@ import pytest
 from experiments import extract, lake
 from experiments.errors import InvalidDocument
 from experiments.store import Store
+from tests.experiments import shop
 from tests.experiments.store_rows import alias, event, exposure, identify, receive, start
 
 AT = datetime(2026, 3, 1, 23, 0, 0, 1, tzinfo=UTC)
@@ -133,3 +134,22 @@ def test_a_failing_extract_leaves_the_old_file(filled: Store, tmp_path: Path, no
         extract.write(filled, "event", path, experiment=None, now=now)
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["a.csv"]
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_participants_are_one_row_each_in_every_form(tmp_path: Path, form: str) -> None:
+    store = shop.open_shop(tmp_path / "shop")
+    shop.send(store, shop.customers(40))
+    file = tmp_path / f"people.{form}"
+    assert extract.write_users(store, file, experiment=shop.KEY, metric="bought", now=shop.NOW) == 40
+    if form == "parquet":
+        found = pq.read_table(file).to_pylist()
+    elif form == "csv":
+        found = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    else:
+        found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert len({row["user_id"] for row in found}) == 40
+    wanted = {person.user: float(bool(person.spends)) for person in shop.customers(40)}
+    assert {row["user_id"]: float(row["outcome"]) for row in found} == wanted
+    assert all(float(row["chance.letter"]) in (0.5, 0.2) for row in found)
+    store.close()
