@@ -25,7 +25,7 @@ _ADMISSION: Final = (
     "WHERE revoked_at IS NULL AND digest = %s"
 )
 _ADMISSION_OF_USER: Final = (
-    f"{_ADMISSION} UNION ALL SELECT 1, attributes, '', '', '', 0 FROM users WHERE user_id = %s "
+    f"{_ADMISSION} UNION ALL SELECT 1, attributes, '', '', '', 0 FROM users WHERE user_id = %s "  # noqa: S608
     "UNION ALL SELECT 2, experiment, variant, stratum, '', phase FROM assignments WHERE user_id = %s"
 )
 _OBJECT = msgspec.json.Decoder(dict[str, Any])

@@ -1,7 +1,6 @@
 """Server-sent events: telling clients that there is something new. Bounded, as each stream holds a thread."""
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from threading import Condition, Thread
 from time import monotonic
@@ -9,7 +8,6 @@ from time import monotonic
 KEEP_ALIVE = 15.0
 LIFETIME = 600.0
 LOOK_EVERY = 1.0
-_ID = re.compile("[0-9]{1,18}")
 
 
 class Streams:
@@ -29,12 +27,12 @@ class Streams:
         """Whether clients are told that there are streams."""
         return self._most > 0
 
-    def open(self, message: Callable[[int], bytes | None], seen: str | None = None) -> Iterator[bytes] | None:
+    def open(self, message: Callable[[int], bytes | None], seen: int | None = None) -> Iterator[bytes] | None:
         """Return a stream of one message for each new version, None when too many are open.
 
         Args:
             message: is given the version and returns the event, or None when the stream is to end.
-            seen: the id that the client heard last, on a stream that ended; what came since is told at once.
+            seen: the version that the client has; a newer one is told at once.
         """
         version = self._read_version()
         with self._changed:
@@ -47,7 +45,7 @@ class Streams:
             if not self._watching:
                 self._watching = True
                 Thread(target=self._watch, name="upturn-streams", daemon=True).start()
-        return _Stream(self, message, int(seen) if seen is not None and _ID.fullmatch(seen) else version)
+        return _Stream(self, message, version if seen is None else seen)
 
     def wait(self, known: int, seconds: float) -> int:
         """Return the newest version, as soon as it is another than ``known``."""

@@ -181,13 +181,19 @@ class Thin:
         start_response(_STATUS[reply.status], headers)
         return [reply.body] if isinstance(reply.body, bytes) else reply.body
 
-    @staticmethod
-    def _shared(call: Call, origin: str) -> Iterable[tuple[str, str]]:
-        """What a browser needs to hand an answer to a page of another origin, if the key is for that."""
+    def _shared(self, call: Call, origin: str) -> Iterable[tuple[str, str]]:
+        """What a browser needs to hand an answer to a page of another origin, if a key is for that."""
         yield "Vary", "Origin"
-        if call.key is not None and call.key.admits(origin):
+        if call.key is None:  # refused: a page that any key is for may know why
+            admitted = self._admits(origin)
+        else:
+            admitted = call.key.admits(origin)
+        if admitted:
             yield "Access-Control-Allow-Origin", origin
             yield "Access-Control-Expose-Headers", _EXPOSED
+
+    def _admits(self, origin: str) -> bool:
+        return bool(self._state.store.lookup.origins() & {origin, "*"})
 
     def _reply(self, call: Call, methods: Mapping[str, Route]) -> Reply:
         method = call.environ["REQUEST_METHOD"]
@@ -210,7 +216,7 @@ class Thin:
         """A browser asks before the call, without its key: whether any key is for pages of this origin."""
         origin = call.header("HTTP_ORIGIN")
         headers = {"Allow": allowed}
-        if origin and self._state.store.lookup.origins() & {origin, "*"}:
+        if origin and self._admits(origin):
             headers |= {
                 "Access-Control-Allow-Origin": origin,
                 "Access-Control-Allow-Methods": allowed,

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from flask import Flask
@@ -59,6 +60,13 @@ def test_a_page_of_this_very_host_and_programs_need_no_origin(client: FlaskClien
     assert answer.status_code == 200
     assert "Access-Control-Allow-Origin" not in answer.headers
     assert "Vary" not in answer.headers
+
+
+def test_a_page_with_a_wrong_key_is_told_so(client: FlaskClient, page_key: str) -> None:
+    answer = from_page(client, FLAGS, page_key + "x", method="POST", json=CONTEXT)
+    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (401, SHOP)
+    other = from_page(client, FLAGS, page_key + "x", "https://evil.example", method="POST", json=CONTEXT)
+    assert "Access-Control-Allow-Origin" not in other.headers
 
 
 def test_a_key_for_servers_gives_pages_nothing(api: Api) -> None:
@@ -144,18 +152,29 @@ def test_growthbook_streams_carry_the_payload(api: Api, client: FlaskClient, sto
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("path", ["/v1/stream", "/sub/"])
-def test_who_comes_back_hears_what_changed_meanwhile(api: Api, store: Store, path: str) -> None:
-    path = path + api.secret if path == "/sub/" else path
+def test_what_changed_before_the_stream_opened_is_told_at_once(api: Api, store: Store) -> None:
     with store.write() as session:
         registry.create(session, Kind.metric, made.METRIC, actor="x", now=made.NOW)
     version = store.lookup.version()
-    for seen, told in ((f"{version - 1}", True), (f"{version}", False), ("", False), ("x", False), ("9" * 5000, False)):
-        answer = api("GET", path, buffered=False, headers={"Last-Event-ID": seen})
+
+    def is_told(path: str, last: str | None = None) -> bool:
+        headers = {} if last is None else {"Last-Event-ID": last}
+        answer = api("GET", path, buffered=False, headers=headers)
         first, second = lines(iter(answer.response), 2)
-        assert first.startswith(b"retry: 5000\nid: ")
-        assert second.startswith(b"id: %d\n" % version) if told else second == b": still here\n\n"
         answer.close()
+        assert first.startswith(b"retry: 5000\nid: ")
+        assert second.startswith(b"id: %d\n" % version) or second == b": still here\n\n"
+        return second.startswith(b"id")
+
+    assert is_told("/v1/stream", f"{version - 1}")
+    assert is_told(f"/v1/stream?since={version - 1}")
+    assert is_told(f"/v1/stream?since={version}", f"{version - 1}")
+    for last in (None, "", "x", "9" * 5000, f"{version}"):
+        assert not is_told(f"/v1/stream?since={version}", last)
+    assert not is_told("/v1/stream")
+    # GrowthBook's clients have no address that says what they know.
+    assert is_told(f"/sub/{api.secret}")
+    assert not is_told(f"/sub/{api.secret}", f"{version}")
 
 
 def test_streams_are_bounded_and_make_room_when_they_end(app: Flask, api: Api) -> None:
@@ -176,7 +195,7 @@ def test_the_channel_names_a_key_and_opens_nothing_else(api: Api, client: FlaskC
     opened = client.get(address, buffered=False)
     assert opened.status_code == 200
     opened.close()
-    channel = address.rpartition("=")[2]
+    channel = parse_qs(urlsplit(address).query)["channel"][0]
     assert client.post(FLAGS, json=CONTEXT, headers={"X-API-Key": channel}).status_code == 401
     assert client.get("/ofrep/v1/stream?channel=x").status_code == 401
     assert client.get("/ofrep/v1/stream").status_code == 401

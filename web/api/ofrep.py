@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from experiments.access import Scope
+from experiments.access import KeyInfo, Scope
 from experiments.catalog import Catalog
 from experiments.sdk.experiment import Assignment
 from experiments.sdk.experiment import Reason as Why
@@ -56,7 +56,7 @@ _DECODER = msgspec.json.Decoder(_Request)
 
 
 def _single(call: Call) -> Reply:
-    user, context = _admitted(call)
+    _, user, context = _admitted(call)
     experiment = call.catalog.evaluator.experiments.get(call.rest)
     if experiment is None:
         details = f"there is no experiment {call.rest!r}"
@@ -66,8 +66,8 @@ def _single(call: Call) -> Reply:
 
 
 def _bulk(call: Call) -> Reply:
-    user, context = _admitted(call)
-    key, known, catalog = call.key, call.known, call.catalog
+    key, user, context = _admitted(call)
+    known, catalog = call.known, call.catalog
     attributes = known.attributes | context
     flags = b",".join(
         _flag(catalog, *known.assign(experiment, user, attributes))
@@ -77,7 +77,7 @@ def _bulk(call: Call) -> Reply:
     streams = b""
     if call.state.streams.offered:
         # A browser's event source sends no headers, so the address names the key: by its digest, which opens only this.
-        address = call.link(f"/ofrep/v1/stream?channel={key.digest}")
+        address = call.link(f"/ofrep/v1/stream?channel={key.digest}&since={catalog.version}")
         stream = {"type": "sse", "endpoint": {"requestUri": address}, "inactivityDelaySec": _QUIET_SECONDS}
         streams = b',"eventStreams":' + msgspec.json.encode([stream])
     body = b'{"flags":[%b],"metadata":{"version":%d}%b}' % (flags, catalog.version, streams)
@@ -103,15 +103,14 @@ def _configuration(call: Call) -> Reply:
     return conditional(Reply(200, body), name, call.header("HTTP_IF_NONE_MATCH"))
 
 
-def _admitted(call: Call) -> tuple[str, dict[str, Any]]:
-    """Return the user's id and his context, where the caller's key allows to ask."""
+def _admitted(call: Call) -> tuple[KeyInfo, str, dict[str, Any]]:
+    """Return the caller's key, the user's id and his context, where the caller's key allows to ask."""
     try:
         user, context = _context(call)
     except Exception:
         call.admit(Scope.assign)  # who may not ask is not told what is wrong with the question
         raise
-    call.admit(Scope.assign, user=user)
-    return user, context
+    return call.admit(Scope.assign, user=user), user, context
 
 
 def _context(call: Call) -> tuple[str, dict[str, Any]]:

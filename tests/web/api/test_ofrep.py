@@ -186,6 +186,7 @@ def test_keys_are_asked_for_as_everywhere(running: Api, client: FlaskClient, key
         answer = client.post(path, json=body)
         assert (answer.status_code, answer.mimetype) == (401, "application/json")
         assert answer.json["errorCode"] == "GENERAL"
+        assert client.post(path, data=b"{", content_type="application/json").status_code == 401
         assert client.post(path, json=body, headers={"X-API-Key": keys[Scope.assign]}).status_code == 200
         refused = client.post(path, json=body, headers={"X-API-Key": keys[Scope.read]})
         assert refused.status_code == 403
