@@ -77,7 +77,7 @@ def assign_bulk(
         refuse(_holds(holdout, user_ids), Reason.in_holdout)
     if experiment.audience is not None:
         refuse(~_matches(experiment.audience, columns, n, experiment), Reason.not_in_audience)
-    if known is not None:
+    if known is not None and experiment.sticky:
         index = {variant: i for i, variant in enumerate(experiment.variants)}
         kept = np.fromiter((index.get(key, -1) if isinstance(key, str) else -1 for key in known), np.int8, n)
         rows = kept >= 0

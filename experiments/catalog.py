@@ -9,16 +9,22 @@ import msgspec
 from sqlalchemy.orm import Session
 
 from experiments import growthbook, registry
-from experiments.documents import Experiment, Kind
+from experiments.documents import Experiment
 from experiments.sdk.assignment import Evaluator
+from experiments.sdk.experiment import CompiledExperiment
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """All experiments with their compiled form, as of one ``version`` of the registry."""
+    """All flags with their compiled form, as of one ``version`` of the registry.
+
+    A flag is an experiment, or the policy that took its place, as the experiment that serves it. ``replaced``: the
+    experiments whose place a policy took, whose exposures may still come in.
+    """
 
     version: int
     experiments: Mapping[str, Experiment]
+    replaced: Mapping[str, Experiment]
     evaluator: Evaluator
     snapshot: bytes
     """What SDKs assign by, in JSON."""
@@ -29,6 +35,19 @@ class Catalog:
     def features(self) -> bytes:
         """The same as the SDKs of GrowthBook read it."""
         return msgspec.json.encode(growthbook.payload(self.evaluator))
+
+    def of_phase(self, key: str, phase: int | None) -> tuple[Experiment, CompiledExperiment] | None:
+        """Return the experiment that had this flag in a phase (None: has it now), and its compiled form."""
+        earlier = self.replaced.get(key)
+        if earlier is not None and phase is not None and phase <= earlier.phase:
+            return earlier, self._replaced.experiments[key]
+        document = self.experiments.get(key)
+        return None if document is None else (document, self.evaluator.experiments[key])
+
+    @cached_property
+    def _replaced(self) -> Evaluator:
+        documents = [document.to_json() for document in self.replaced.values()]
+        return Evaluator(msgspec.json.decode(self.snapshot) | {"experiments": documents})
 
 
 class CatalogCache:
@@ -51,8 +70,8 @@ class CatalogCache:
             with self._lock:
                 catalog = self._catalog
                 if catalog is None or catalog.version != version:
-                    documents = {document.key: document for document in registry.all_of(session, Kind.experiment)}
+                    served, replaced = registry.flags(session)
                     snapshot = registry.snapshot(session)
                     text = msgspec.json.encode(snapshot)
-                    catalog = self._catalog = Catalog(version, documents, Evaluator(snapshot), text)
+                    catalog = self._catalog = Catalog(version, served, replaced, Evaluator(snapshot), text)
         return catalog

@@ -1,84 +1,27 @@
-"""The documents people write: experiments, metrics, segments, layers, holdouts.
+"""The documents people write: experiments, policies, metrics, segments, layers, holdouts.
 
-Metrics are described in ``metrics``. A document is JSON, decoded strictly into frozen models: unknown fields, NaN,
-infinity and silent conversions are refused, and all problems of one document are listed together, each with field,
-value and remedy. Rules that need other documents (does this metric exist?) live in ``registry``; what may change while
-an experiment runs, in ``lifecycle``.
+Metrics are described in ``metrics``, policies in ``policy``. A document is JSON, decoded strictly into frozen models:
+unknown fields, NaN, infinity and silent conversions are refused, and all problems of one document are listed together,
+each with field, value and remedy. Rules that need other documents (does this metric exist?) live in ``registry``; what
+may change while an experiment runs, in ``lifecycle``, and while a policy does, in ``rollout``.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from experiments.errors import FieldProblem, InvalidDocument
-from experiments.fields import (
-    Condition,
-    Document,
-    EventName,
-    FlagValue,
-    Key,
-    Name,
-    Payload,
-    Role,
-    Share,
-    distinct,
-    flag_type,
-)
+from experiments.fields import Condition, Document, EventName, Key, Name, Role, Share, distinct, flag_type
 from experiments.metrics import Metric, MetricKind
 from experiments.plans import Plan
+from experiments.policy import Policy
 from experiments.sdk.assignment import allocation
 from experiments.sdk.errors import DocumentError
-
-_DAYS = {"day": 1.0, "week": 7.0, "month": 365.25 / 12, "quarter": 365.25 / 4}
-
-
-class Frequency(Document):
-    """How often a user is touched: ``touches`` times per ``per``, through ``channel``."""
-
-    touches: int = Field(ge=0, le=1000)
-    per: Literal["day", "week", "month", "quarter"]
-    channel: str | None = None
-
-
-class Tactic(Document):
-    """What a variant does to a user. ``extra`` goes to the app unread."""
-
-    copy_: str | None = Field(default=None, alias="copy")
-    offer: Payload | None = None
-    frequency: Frequency | None = None
-    extra: Payload | None = None
-
-
-class Costs(Document):
-    """Unit costs of a variant in the store's currency; ``per_user`` is paid once for every user in it."""
-
-    per_user: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] = Decimal(0)
-
-
-class Variant(Document):
-    """One arm of an experiment.
-
-    In a factorial design ``factors`` names the level of each factor, such as {"copy": "urgent", "offer": "coupon"}.
-    ``value`` is what apps get that read the experiment as a feature flag; without it they get the tactic, or where no
-    variant has one, the variant's key.
-    """
-
-    key: Key
-    name: Name | None = None
-    tactic: Tactic | None = None
-    value: FlagValue | None = None
-    costs: Costs = Costs()
-    factors: dict[Key, Name] = Field(default_factory=dict)
-
-    def dose(self) -> float | None:
-        """Touches a week, where the tactic sets a frequency."""
-        frequency = self.tactic.frequency if self.tactic else None
-        return None if frequency is None else frequency.touches * 7 / _DAYS[frequency.per]
+from experiments.variants import MetricUse, Value, Variant
 
 
 class LayerRange(Document):
@@ -103,14 +46,6 @@ class Stratum(Document):
     coverage: Share | None = None
 
 
-class MetricUse(Document):
-    """A metric in an experiment; ``role`` and ``margin`` override the metric's own."""
-
-    key: Key
-    role: Role | None = None
-    margin: Annotated[float, Field(gt=0)] | None = None
-
-
 class Reach(Document):
     """Who was reached: the event of having ``received`` the treatment, and what would have sent it.
 
@@ -120,14 +55,6 @@ class Reach(Document):
 
     received: EventName
     trigger: EventName | None = None
-
-
-class Value(Document):
-    """What a change is worth: the effect on ``metric`` times ``margin``, less the costs, times ``monthly_users``."""
-
-    metric: Key
-    margin: Share = 1.0
-    monthly_users: int = Field(ge=1)
 
 
 class Status(StrEnum):
@@ -288,6 +215,12 @@ class Kind(StrEnum):
     segment = "segment"
     layer = "layer"
     holdout = "holdout"
+    policy = "policy"
+
+    @property
+    def plural(self) -> str:
+        """What addresses call them."""
+        return "policies" if self is Kind.policy else f"{self}s"
 
 
 _ADAPTERS: dict[Kind, TypeAdapter[Any]] = {
@@ -296,6 +229,7 @@ _ADAPTERS: dict[Kind, TypeAdapter[Any]] = {
     Kind.segment: TypeAdapter(Segment),
     Kind.layer: TypeAdapter(Layer),
     Kind.holdout: TypeAdapter(Holdout),
+    Kind.policy: TypeAdapter(Policy),
 }
 
 

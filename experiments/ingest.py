@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 
 from experiments import inbox
 from experiments.catalog import Catalog
-from experiments.documents import Status
+from experiments.documents import Experiment, Status
 from experiments.errors import FieldProblem, InvalidDocument
+from experiments.sdk.experiment import CompiledExperiment
 from experiments.tables import UserAttributes
 
 MAX_ITEMS = 10_000
@@ -309,7 +310,7 @@ class _Checker:
         users = {
             item.user_id
             for _, item in items
-            if type(item) is Exposure and item.stratum is None and self._has_strata(item.experiment)
+            if type(item) is Exposure and item.stratum is None and self._has_strata(item)
             if "\0" not in item.user_id
         }
         known: dict[str, dict[str, Any]] = {}
@@ -327,9 +328,9 @@ class _Checker:
                         known.setdefault(item.user_id, {}).update(_OBJECT.decode(self.identify(item)[10] or b"{}"))
         return known
 
-    def _has_strata(self, experiment: str) -> bool:
-        document = self._catalog.experiments.get(experiment)
-        return document is not None and bool(document.strata)
+    def _has_strata(self, item: Exposure) -> bool:
+        found = self._catalog.of_phase(item.experiment, item.phase)
+        return found is not None and bool(found[0].strata)
 
     @staticmethod
     def _storable(*texts: str) -> None:
@@ -360,9 +361,10 @@ class _Checker:
 
     def exposure(self, item: Exposure) -> tuple[Any, ...]:
         self._storable(item.message_id, item.user_id)
-        document = self._catalog.experiments.get(item.experiment)
-        if document is None:
+        found = self._catalog.of_phase(item.experiment, item.phase)
+        if found is None:
             raise _Refused(ItemCode.unknown_experiment, f"there is no experiment {item.experiment!r}")
+        document, compiled = found
         if document.status is Status.draft:
             raise _Refused(ItemCode.not_started, f"the experiment {item.experiment!r} was not started")
         if all(item.variant != variant.key for variant in document.variants):
@@ -372,24 +374,28 @@ class _Checker:
         if not 1 <= phase <= document.phase:
             raise _Refused(ItemCode.unknown_phase, f"phase {phase} is not one of 1 to {document.phase}")
         data = _object_text(item.attributes, "attributes")
-        stratum = self._stratum(item, data)
+        stratum = self._stratum(item, data, document, compiled)
         at = self._at(item)
         return (
             *(item.message_id, "exposure", item.user_id, item.experiment, at, self._received),
             *(None, phase, item.variant, stratum, data),
         )
 
-    def _stratum(self, item: Exposure, data: str | None) -> str | None:
-        if not self._has_strata(item.experiment):
+    def _stratum(
+        self, item: Exposure, data: str | None, document: Experiment, compiled: CompiledExperiment
+    ) -> str | None:
+        if not document.strata:
             if item.stratum is not None:
                 raise _Refused(ItemCode.unknown_stratum, f"the experiment {item.experiment!r} has no strata")
             return None
-        compiled = self._catalog.evaluator.experiments[item.experiment]
         stratum = item.stratum
+        earlier = not compiled.sticky and item.phase is not None and item.phase < document.phase
+        if earlier and stratum is not None and stratum.startswith(f"{document.key}:"):
+            return stratum  # of a rule that the policy had then
         if stratum is None:
             attributes = self._attributes.get(item.user_id, {}) | (_OBJECT.decode(data) if data else {})
             stratum = next((s.segment for s in compiled.strata if s.rule is None or s.rule.matches(attributes)), None)
-        known = [entry.segment for entry in self._catalog.experiments[item.experiment].strata]
+        known = [entry.segment for entry in document.strata]
         if stratum not in known:
             found = "no stratum fits the attributes" if stratum is None else f"stratum {stratum!r} is not known"
             raise _Refused(ItemCode.unknown_stratum, f"{found}: send one of {', '.join(known)}, or the attributes")

@@ -8,9 +8,10 @@ that is analysed on its own; everything else that decides who gets what, or how 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from experiments.documents import Decision, Experiment, Kind, MetricUse, Status, parse
+from experiments.documents import Decision, Experiment, Kind, Status, parse
 from experiments.errors import Conflict, FieldProblem, InvalidDocument
 from experiments.fields import Role
+from experiments.variants import MetricUse
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.draft: frozenset({Status.running, Status.archived}),

@@ -9,11 +9,14 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from experiments import lifecycle
+from experiments import lifecycle, rollout
 from experiments.documents import Decision, Experiment, Holdout, Kind, Layer, Status, parse
 from experiments.errors import Conflict, FieldProblem, InvalidDocument, NotFound
 from experiments.fields import Document, Role
+from experiments.policy import Policy, PolicyStatus
 from experiments.tables import AuditEntry, Revision
+
+_UNDER_WAY = frozenset({Status.running, Status.paused, PolicyStatus.running, PolicyStatus.paused})
 
 
 def create(session: Session, kind: Kind, body: bytes | str | Mapping[str, Any], *, actor: str, now: datetime) -> Any:
@@ -30,8 +33,13 @@ def create(session: Session, kind: Kind, body: bytes | str | Mapping[str, Any], 
             "already_exists", f"there is a {kind} {document.key!r} already: change it, or choose another key"
         )
     if isinstance(document, Experiment):
+        if _newest_row(session, Kind.policy, document.key) is not None:
+            raise Conflict("already_exists", f"{document.key!r} is a policy's flag: choose another key")
         document = lifecycle.first(document)
         _check_references(session, document)
+    elif isinstance(document, Policy):
+        document = rollout.first(document)
+        _check_policy(session, document)
     return _append(session, kind, None, document, 1, "create", actor, now)
 
 
@@ -58,6 +66,11 @@ def revise(
             _check_metrics_kept(session, current, document)
         if document.status in (Status.running, Status.paused):
             _check_layer(session, document)
+    elif isinstance(document, Policy):
+        document = rollout.revise(current, document)
+        _check_policy(session, document)
+        if document.status is not PolicyStatus.draft:
+            _check_metrics_kept(session, current, document)
     elif kind is not Kind.metric and document != current:
         _check_unused(session, kind, key)
     return _append(session, kind, current, document, revision + 1, "revise", actor, now)
@@ -74,6 +87,50 @@ def move(
         _check_references(session, document)
         _check_layer(session, document)
     _append(session, Kind.experiment, current, document, revision + 1, status, actor, now)
+    return document
+
+
+def move_policy(session: Session, key: str, status: PolicyStatus, *, actor: str, now: datetime) -> Policy:
+    """Take a policy one step through its life cycle and return the new revision.
+
+    Started, it takes the place of the experiment of the same key, whose phases its own follow.
+
+    Raises:
+        Conflict: ``bad_transition``; ``experiment_open``, as long as that experiment could still change.
+    """
+    _one_at_a_time(session)
+    current, revision = _newest(session, Kind.policy, key)
+    phases = 0
+    if status is PolicyStatus.running:
+        _check_policy(session, current)
+        if _newest_row(session, Kind.experiment, key) is not None:
+            experiment, _ = _newest(session, Kind.experiment, key)
+            if experiment.status not in (Status.decided, Status.archived):
+                raise Conflict(
+                    "experiment_open",
+                    f"the experiment {key!r} is {experiment.status} and has this flag: decide or archive it first",
+                )
+            phases = experiment.phase
+    document = rollout.move(current, status, phases)
+    _append(session, Kind.policy, current, document, revision + 1, status, actor, now)
+    return document
+
+
+def roll_back(session: Session, key: str, *, to_control: bool, actor: str, now: datetime) -> Policy:
+    """Serve again what a policy served before, or the control to all, and return the new revision."""
+    _one_at_a_time(session)
+    current, revision = _newest(session, Kind.policy, key)
+    earlier = None
+    if not to_control:
+        rows = session.scalars(
+            select(Revision.body)
+            .where(Revision.kind == Kind.policy, Revision.key == key, Revision.revision < revision)
+            .order_by(Revision.revision.desc())
+        )
+        earlier = [parse(Kind.policy, body) for body in rows]
+    document = rollout.roll_back(current, earlier)
+    _check_policy(session, document)
+    _append(session, Kind.policy, current, document, revision + 1, "roll_back", actor, now)
     return document
 
 
@@ -133,20 +190,36 @@ def version(session: Session) -> int:
     return session.scalar(select(func.max(Revision.id))) or 0
 
 
+def flags(session: Session) -> tuple[dict[str, Experiment], dict[str, Experiment]]:
+    """Return what has each flag, an experiment or a policy as one, and the experiments whose place a policy took."""
+    experiments = {document.key: document for document in all_of(session, Kind.experiment)}
+    policies = {policy.key: rollout.compiled(policy) for policy in _started(session)}
+    return experiments | policies, {key: experiments[key] for key in policies.keys() & experiments.keys()}
+
+
 def snapshot(session: Session) -> dict[str, Any]:
-    """Return all documents that assignment needs, as the SDK reads them."""
+    """Return all documents that assignment needs, as the SDK reads them; a policy as the experiment that serves it."""
+    policies = {policy.key: policy for policy in _started(session)}
+    known = {segment.key: segment.condition for segment in all_of(session, Kind.segment)}
+    rules = [segment for policy in policies.values() for segment in rollout.segments(policy, known)]
+    served = {document.key: document.to_json() for document in all_of(session, Kind.experiment)}
+    served |= {key: rollout.served(policy) for key, policy in policies.items()}
     return {
         "version": version(session),
-        "experiments": [document.to_json() for document in all_of(session, Kind.experiment)],
-        "segments": [document.to_json() for document in all_of(session, Kind.segment)],
+        "experiments": [served[key] for key in sorted(served)],
+        "segments": [document.to_json() for document in all_of(session, Kind.segment)] + rules,
         "layers": [_salted(document) for document in all_of(session, Kind.layer)],
         "holdouts": [_salted(document) for document in all_of(session, Kind.holdout)],
         "saved_groups": {},
     }
 
 
-def metric_uses(session: Session, experiment: Experiment) -> list[tuple[Any, Role, float | None, int]]:
-    """Return an experiment's metrics, each with its role, margin and revision, the primary one first."""
+def _started(session: Session) -> list[Policy]:
+    return [policy for policy in all_of(session, Kind.policy) if rollout.was_started(policy)]
+
+
+def metric_uses(session: Session, experiment: Experiment | Policy) -> list[tuple[Any, Role, float | None, int]]:
+    """Return an experiment's or a policy's metrics, each with its role, margin and revision, the primary one first."""
     result = []
     for use in experiment.metrics:
         metric, revision = _newest(session, Kind.metric, use.key)
@@ -217,25 +290,32 @@ def _append(
 
 
 def _check_references(session: Session, experiment: Experiment) -> None:
-    problems = []
-
-    def exists(kind: Kind, key: str, field: str) -> bool:
-        if _newest_row(session, kind, key) is None:
-            problems.append(FieldProblem(field, key, "unknown_reference", f"create the {kind} first, or name another"))
-            return False
-        return True
-
-    metrics = [exists(Kind.metric, use.key, f"metrics.{i}.key") for i, use in enumerate(experiment.metrics)]
-    for i, stratum in enumerate(experiment.strata):
-        exists(Kind.segment, stratum.segment, f"strata.{i}.segment")
-    for i, holdout in enumerate(experiment.holdouts):
-        exists(Kind.holdout, holdout, f"holdouts.{i}")
+    named = [(Kind.metric, use.key, f"metrics.{i}.key") for i, use in enumerate(experiment.metrics)]
+    named += [(Kind.segment, part.segment, f"strata.{i}.segment") for i, part in enumerate(experiment.strata)]
+    named += [(Kind.holdout, holdout, f"holdouts.{i}") for i, holdout in enumerate(experiment.holdouts)]
     if experiment.layer is not None:
-        exists(Kind.layer, experiment.layer.key, "layer.key")
-    if all(metrics):
-        problems += _check_roles(metric_uses(session, experiment))
+        named.append((Kind.layer, experiment.layer.key, "layer.key"))
+    _check_named(session, experiment, named)
+
+
+def _check_policy(session: Session, policy: Policy) -> None:
+    named = [(Kind.metric, use.key, f"metrics.{i}.key") for i, use in enumerate(policy.metrics)]
+    named += [(Kind.segment, r.segment, f"rules.{i}.segment") for i, r in enumerate(policy.rules) if r.segment]
+    named += [(Kind.holdout, holdout, f"holdouts.{i}") for i, holdout in enumerate(policy.holdouts)]
+    _check_named(session, policy, named)
+
+
+def _check_named(session: Session, document: Experiment | Policy, named: Sequence[tuple[Kind, str, str]]) -> None:
+    """Check that the documents named exist, and what the metrics decide."""
+    missing = [(kind, key, field) for kind, key, field in named if _newest_row(session, kind, key) is None]
+    problems = [
+        FieldProblem(field, key, "unknown_reference", f"create the {kind} first, or name another")
+        for kind, key, field in missing
+    ]
+    if all(kind is not Kind.metric for kind, _, _ in missing):
+        problems += _check_roles(metric_uses(session, document))
     if problems:
-        raise InvalidDocument(problems, "experiment")
+        raise InvalidDocument(problems, "policy" if isinstance(document, Policy) else "experiment")
 
 
 def _check_roles(uses: Sequence[tuple[Any, Role, float | None, int]]) -> Iterator[FieldProblem]:
@@ -247,7 +327,7 @@ def _check_roles(uses: Sequence[tuple[Any, Role, float | None, int]]) -> Iterato
             yield FieldProblem(f"metrics.{metric.key}.margin", None, "missing", "give the loss still acceptable")
 
 
-def _check_metrics_kept(session: Session, current: Experiment, document: Experiment) -> None:
+def _check_metrics_kept(session: Session, current: Experiment | Policy, document: Experiment | Policy) -> None:
     """A metric that decides, by its own default role too, decides until the end, with the same margin."""
     after = {(metric.key, role, margin) for metric, role, margin, _ in metric_uses(session, document)}
     missing = [
@@ -281,15 +361,20 @@ def _check_layer(session: Session, experiment: Experiment) -> None:
 
 
 def _check_unused(session: Session, kind: Kind, key: str) -> None:
-    for experiment in all_of(session, Kind.experiment):
+    for user in [*all_of(session, Kind.experiment), *all_of(session, Kind.policy)]:
+        if user.status not in _UNDER_WAY:
+            continue
+        parts = user.rules if isinstance(user, Policy) else user.strata
+        layer = None if isinstance(user, Policy) else user.layer
         used = {
-            Kind.segment: [stratum.segment for stratum in experiment.strata],
-            Kind.layer: [experiment.layer.key] if experiment.layer else [],
-            Kind.holdout: experiment.holdouts,
+            Kind.segment: [part.segment for part in parts],
+            Kind.layer: [layer.key] if layer else [],
+            Kind.holdout: user.holdouts,
         }[kind]
-        if key in used and experiment.status in (Status.running, Status.paused):
+        if key in used:
+            what = "policy" if isinstance(user, Policy) else "experiment"
             raise Conflict(
                 "in_use",
-                f"the {kind} {key!r} decides who is in the experiment {experiment.key!r}, which is "
-                f"{experiment.status}: stop that first, or create another",
+                f"the {kind} {key!r} decides who is in the {what} {user.key!r}, which is {user.status}: "
+                "stop that first, or create another",
             )

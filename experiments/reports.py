@@ -5,27 +5,26 @@ version. The same inputs give the same name and the same bytes, and are saved on
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import ibis
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from experiments import aggregate, analysis, lake, registry, report
+from experiments import aggregate, analysis, facts, lake, registry, report, rollout
 from experiments.design import Design, MetricSpec, ValueSpec
 from experiments.documents import Experiment, Kind, Status
 from experiments.errors import Conflict, NotFound
 from experiments.fields import Role
 from experiments.lake import Watermark
 from experiments.people import Scope
+from experiments.policy import Policy
 from experiments.report import Report
 from experiments.settings import Settings
 from experiments.store import Store
@@ -33,9 +32,6 @@ from experiments.sums import Aggregates
 from experiments.tables import SavedReport
 from stats.groupsequential import Spending
 from stats.posterior import Normal
-
-# Beyond this the engine uses the disk, so that an analysis of any size leaves memory for the rest of the process.
-MEMORY_LIMIT = "2GB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +71,37 @@ class _Use:
     revision: int
 
 
-def make(store: Store, key: str, *, now: datetime, watermark: int | None = None) -> Saved:
-    """Analyse an experiment and save the report.
+def make(store: Store, key: str, *, now: datetime, watermark: int | None = None, kind: Kind = Kind.experiment) -> Saved:
+    """Analyse an experiment, or what a policy does to those whom its rules treat, and save the report.
 
     Args:
         store: the store.
-        key: the experiment.
+        key: the experiment or policy.
         now: the present; newer rows are moved to the lake first.
         watermark: analyse at this earlier watermark instead, moving nothing.
+        kind: which of the two.
 
     Raises:
-        NotFound: no such experiment or watermark.
-        Conflict: ``not_started``.
+        NotFound: no such experiment, policy or watermark.
+        Conflict: ``not_started``; ``nobody_treated`` by any rule of the policy.
     """
     if watermark is None:
         lake.sync(store.engine, store.lake, now=now)
     with store.read() as session:
-        experiment: Experiment = registry.get(session, Kind.experiment, key)
+        document: Experiment | Policy = registry.get(session, kind, key)
+        experiment = rollout.analysed(document) if isinstance(document, Policy) else document
         if experiment.status is Status.draft:
-            raise Conflict("not_started", f"the experiment {key!r} is a draft: start it first")
+            raise Conflict("not_started", f"the {kind} {key!r} is a draft: start it first")
         uses = [_Use(*use) for use in registry.metric_uses(session, experiment)]
         names = {segment.key: segment.name for segment in registry.all_of(session, Kind.segment)}
         mark = lake.watermark(session, watermark)
         if mark is None:
             raise NotFound("not_found", f"there is no watermark {watermark}")
         design = design_of(experiment, uses, names, store.settings)
-        name = _digest(design, experiment, uses, mark, store.settings)
+        arms: dict[str, dict[str, str]] = {}
+        if isinstance(document, Policy):
+            design, arms = _of_policy(design, document), rollout.arms(document)
+        name = _digest(design, experiment, uses, mark, store.settings, arms)
         known = session.get(SavedReport, name)
         if known is not None:
             return _saved(known)
@@ -114,6 +115,7 @@ def make(store: Store, key: str, *, now: datetime, watermark: int | None = None)
         forced=experiment.forced,
         received=experiment.reach.received if experiment.reach else None,
         trigger=experiment.reach.trigger if experiment.reach else None,
+        arms=arms,
     )
     sums = sum_up(exposures, events, [use.metric for use in uses], scope, aliases)
     data = analysis.Data(
@@ -131,7 +133,7 @@ def make(store: Store, key: str, *, now: datetime, watermark: int | None = None)
     body = report.encode(made).decode()
     row = SavedReport(
         id=name,
-        experiment=key,
+        experiment=_saved_under(kind, key),
         phase=experiment.phase,
         revision=experiment.revision,
         watermark=mark.batch,
@@ -146,11 +148,11 @@ def make(store: Store, key: str, *, now: datetime, watermark: int | None = None)
     return Saved(name, now, body.encode())
 
 
-def latest(session: Session, key: str) -> Saved | None:
-    """Return an experiment's newest report, by phase and watermark."""
+def latest(session: Session, key: str, kind: Kind = Kind.experiment) -> Saved | None:
+    """Return an experiment's newest report, or a policy's, by phase and watermark."""
     row = session.scalar(
         select(SavedReport)
-        .where(SavedReport.experiment == key)
+        .where(SavedReport.experiment == _saved_under(kind, key))
         .order_by(SavedReport.phase.desc(), SavedReport.watermark.desc(), SavedReport.revision.desc())
         .limit(1)
     )
@@ -165,15 +167,37 @@ def find(session: Session, report_id: str) -> Saved:
     return _saved(row)
 
 
-def listing(session: Session, key: str) -> list[Entry]:
-    """Return what was reported on an experiment, newest first, without the reports themselves."""
+def listing(session: Session, key: str, kind: Kind = Kind.experiment) -> list[Entry]:
+    """Return what was reported on an experiment or policy, newest first, without the reports themselves."""
     columns = (SavedReport.id, SavedReport.created_at, SavedReport.revision, SavedReport.phase, SavedReport.watermark)
     rows = session.execute(
         select(*columns)
-        .where(SavedReport.experiment == key)
+        .where(SavedReport.experiment == _saved_under(kind, key))
         .order_by(SavedReport.phase.desc(), SavedReport.watermark.desc(), SavedReport.revision.desc())
     )
     return [Entry(*row) for row in rows]
+
+
+def _saved_under(kind: Kind, key: str) -> str:
+    # A policy may have the key of an experiment, and no key has a colon.
+    return key if kind is Kind.experiment else f"{kind}:{key}"
+
+
+def _of_policy(design: Design, policy: Policy) -> Design:
+    shares = rollout.shares(policy)
+    if not shares:
+        raise Conflict("nobody_treated", f"every rule of the policy {policy.key!r} gives the control")
+    rules = {rollout.stratum(policy, rule): rule for rule in policy.chosen()}
+    return replace(
+        design,
+        shares=shares,
+        segments={stratum: rules[str(stratum)] for stratum in design.segments},
+        stratified=_differ(shares),
+    )
+
+
+def _differ(shares: Mapping[str | None, Mapping[str, float]]) -> bool:
+    return len({tuple(sorted(part.items())) for part in shares.values()}) > 1
 
 
 def design_of(
@@ -192,7 +216,7 @@ def design_of(
         shares=shares,
         members={s.segment: (s.segment,) for s in experiment.strata},
         dimensions={"segment": tuple(s.segment for s in experiment.strata)} if experiment.strata else {},
-        stratified=len({tuple(sorted(part.items())) for part in shares.values()}) > 1,
+        stratified=_differ(shares),
         method=plan.method,
         alpha=plan.alpha,
         planned_users=plan.planned_users,
@@ -235,20 +259,8 @@ def sum_up(
     aliases: Sequence[Path] = (),
 ) -> Aggregates:
     """Sum up one phase of an experiment from the lake's files, in process; see ``aggregate.from_facts``."""
-    with TemporaryDirectory() as spill:
-        engine = ibis.duckdb.connect(memory_limit=MEMORY_LIMIT, temp_directory=spill, preserve_insertion_order=False)
-        try:
-            tables = _facts(engine, "exposure", exposures), _facts(engine, "event", events)
-            others = _facts(engine, "alias", aliases) if aliases else None
-            return aggregate.from_facts(engine.to_pyarrow, *tables, metrics, scope, others)
-        finally:
-            engine.disconnect()
-
-
-def _facts(engine: Any, kind: str, files: Sequence[Path]) -> Any:
-    if not files:
-        return ibis.memtable(lake.SCHEMAS[kind].empty_table())
-    return engine.read_parquet([str(path) for path in files])
+    with facts.opened({"exposure": exposures, "event": events, "alias": aliases}) as found:
+        return aggregate.from_facts(found.execute, found.exposures, found.events, metrics, scope, found.aliases)
 
 
 def _spec(use: _Use) -> MetricSpec:
@@ -276,7 +288,14 @@ def program_version() -> str:
         return "unknown"
 
 
-def _digest(design: Design, experiment: Experiment, uses: Sequence[_Use], mark: Watermark, settings: Settings) -> str:
+def _digest(
+    design: Design,
+    experiment: Experiment,
+    uses: Sequence[_Use],
+    mark: Watermark,
+    settings: Settings,
+    arms: Mapping[str, Mapping[str, str]],
+) -> str:
     # JSON has no null keys: without strata the one row of shares goes by "", which no segment is called.
     shares: dict[str | None, Any] = {stratum or "": part for stratum, part in design.shares.items()}
     inputs = [
@@ -287,6 +306,7 @@ def _digest(design: Design, experiment: Experiment, uses: Sequence[_Use], mark: 
         [(use.role, use.margin, use.revision) for use in uses],
         (mark.batch, mark.at),
         settings.timezone,
+        *([arms] if arms else []),
     ]
     return hashlib.sha256(msgspec.json.encode(inputs)).hexdigest()[:32]
 

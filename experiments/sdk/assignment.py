@@ -146,6 +146,7 @@ def _compile(document: Mapping[str, object], parts: _Parts) -> CompiledExperimen
         _refusals={reason: answer(reason) for reason in Reason},
         _state=fnv1a32(code_units(salt)),
         _plain=plain,
+        sticky=document.get("sticky") is not False,
     )
 
 

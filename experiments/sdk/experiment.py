@@ -114,6 +114,7 @@ class CompiledExperiment:
     _refusals: Mapping[Reason, Assignment]
     _state: int
     _plain: Stratum | None  # the only stratum, where no rule decides before the bucket
+    sticky: bool = True  # whether a stored variant is kept
     _buckets: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def assign(
@@ -121,9 +122,9 @@ class CompiledExperiment:
     ) -> Assignment:
         """Return the assignment of a user with these attributes.
 
-        `stored` is the variant that the user is known to have: it is kept while it is one of the variants. Rules see
-        `user_id` as the attribute `id`. Never raises. The order of the checks is: running, user id, forced, stored,
-        audience, holdouts, layer, strata, coverage.
+        `stored` is the variant that the user is known to have: it is kept while it is one of the variants, unless this
+        is a policy, which goes by its rules alone. Rules see `user_id` as the attribute `id`. Never raises. The order
+        of the checks is: running, user id, forced, stored, audience, holdouts, layer, strata, coverage.
         """
         if not self.running:
             return self._refusals[Reason.not_running]
@@ -131,7 +132,7 @@ class CompiledExperiment:
             return self._refusals[Reason.no_user_id]
         if self.forced and user_id in self.forced:
             return self.forced[user_id]
-        if isinstance(stored, str) and stored in self._sticky:
+        if isinstance(stored, str) and self.sticky and stored in self._sticky:
             return self._sticky[stored]
         stratum = self._plain
         if stratum is None:

@@ -412,6 +412,18 @@ BODIES = {
     Kind.segment: SEGMENTS[0],
     Kind.layer: {"key": "l", "name": "L", "salt": "s"},
     Kind.holdout: {"key": "h", "name": "H", "share": 0.5},
+    Kind.policy: {
+        "key": "spring",
+        "name": "Spring",
+        "variants": [{"key": "control"}, {"key": "coupon"}],
+        "control": "control",
+        "rules": [{"name": "gold", "segment": "gold", "variant": "coupon"}],
+        "otherwise": "control",
+        "holdback": {"share": 0.1, "weights": {"control": 0.5, "coupon": 0.5}},
+        "metrics": [{"key": "revenue"}],
+        "plan": PLAN,
+        "promise": {"metric": "revenue", "relative": {"estimate": 0.1, "lower": 0.0, "upper": 0.2}},
+    },
 }
 
 

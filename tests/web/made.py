@@ -69,6 +69,16 @@ PLAIN = {
     "metrics": [{"key": "visit"}],
     "plan": {"planned_users": 100},
 }
+POLICY = {
+    "key": "plain",
+    "name": "Plain, rolled out",
+    "variants": [{"key": "a"}, {"key": "b"}],
+    "control": "a",
+    "rules": [{"name": "loyal", "condition": {"orders": {"$gt": 1}}, "variant": "b"}],
+    "otherwise": "a",
+    "metrics": [{"key": "visit"}],
+    "plan": {"planned_users": 100},
+}
 
 WORTH = MoneyInterval(49_269.4, 21_000.0, 77_500.0, "CNY")
 

@@ -15,6 +15,7 @@ from werkzeug.serving import make_server
 import experiments
 import web
 from experiments.access import Scope
+from experiments.documents import Kind
 from experiments.ingest import ItemCode
 from experiments.sdk.assignment import Reason
 from web import api, problems
@@ -55,8 +56,9 @@ def test_the_examples_run_in_order(server: str, keys: dict[Scope, str], tmp_path
 
 def test_every_operation_is_named() -> None:
     for operation in api.operations().listed:
-        # The five kinds of documents are alike: one of them stands for all.
-        path = re.sub(r"/(experiment|metric|segment|layer|holdout)s", "/(experiment|metric)s", operation.path)
+        # The kinds of documents are alike: one of them stands for all.
+        kinds = "|".join(kind.plural for kind in Kind)
+        path = re.sub(rf"/({kinds})", "/(experiments|metrics|policies)", operation.path)
         path = re.sub(r"\{\w+\}", r"[^/ ]+?", path.replace(".", r"\."))
         assert re.search(rf"/v1{path}[ ?`\"]", TEXT), operation.path
 
@@ -64,7 +66,7 @@ def test_every_operation_is_named() -> None:
 def test_every_problem_is_explained_and_every_one_explained_exists() -> None:
     folder, domain = Path(web.__file__).parent, Path(experiments.__file__).parent
     ours = "".join(path.read_text() for path in folder.rglob("*.py"))
-    sources = ("lifecycle", "registry", "reports", "lake", "priors")
+    sources = ("lifecycle", "registry", "reports", "lake", "priors", "rollout", "promises")
     theirs = "".join((domain / f"{name}.py").read_text() for name in sources)
     found = {code for code, _ in problems._BY_STATUS.values()}
     found |= set(re.findall(r'(?:RequestRefused|answer)\(\s*\d{3}, "(\w+)"', ours))

@@ -1,8 +1,8 @@
-"""Reading and changing documents: one implementation for experiments, metrics, segments, layers and holdouts."""
+"""Reading and changing documents: one implementation for all kinds."""
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Response, request
 from pydantic import TypeAdapter, ValidationError
@@ -18,6 +18,8 @@ from web.api.operations import Answer, Operations, actor, conditional, json_answ
 from web.problems import RequestRefused
 from web.replies import JSON
 from web.state import state
+
+_T = TypeVar("_T")
 
 PAGE = 100
 MAX_PAGE = 1_000
@@ -71,7 +73,7 @@ def _create(kind: Kind) -> Response:
     held = state()
     with held.store.write() as session:
         document = registry.create(session, kind, raw, actor=actor(), now=held.clock())
-    return json_answer(document.to_json(), 201, {"Location": f"/v1/{kind}s/{document.key}", "ETag": '"1"'})
+    return json_answer(document.to_json(), 201, {"Location": f"/v1/{kind.plural}/{document.key}", "ETag": '"1"'})
 
 
 def _replace(kind: Kind, key: str) -> Response:
@@ -80,8 +82,8 @@ def _replace(kind: Kind, key: str) -> Response:
         raise InvalidDocument([FieldProblem("$", sent, "misshaped", "send a JSON object")], kind)
     held = state()
     with held.store.write() as session:
-        current = _require_match(session, kind, key)
-        if current is not None and kind is Kind.experiment:
+        current = require_match(session, kind, key)
+        if current is not None and kind in (Kind.experiment, Kind.policy):
             # The header names the revision that the caller read, so the document need not repeat it.
             sent.setdefault("revision", current)
         document = registry.revise(session, kind, key, sent, actor=actor(), now=held.clock())
@@ -90,20 +92,25 @@ def _replace(kind: Kind, key: str) -> Response:
 
 
 def _move(key: str) -> Response:
-    raw = payload.body()
-    payload.decoded(raw)
-    try:
-        change = _STATUS_CHANGE.validate_json(raw)
-    except ValidationError as error:
-        raise InvalidDocument([field_problem(e) for e in error.errors(include_url=False)], "request") from None
+    change = sent(_STATUS_CHANGE)
     held = state()
     with held.store.write() as session:
-        _require_match(session, Kind.experiment, key)
+        require_match(session, Kind.experiment, key)
         document = registry.move(session, key, change.status, actor=actor(), now=held.clock(), decision=change.decision)
     return json_answer(document.to_json(), headers={"ETag": f'"{document.revision}"'})
 
 
-def _require_match(session: Session, kind: Kind, key: str) -> int | None:
+def sent(adapter: TypeAdapter[_T]) -> _T:
+    """Return the request's body as what it should be, or refuse it with all that is wrong."""
+    raw = payload.body()
+    payload.decoded(raw)
+    try:
+        return adapter.validate_json(raw)
+    except ValidationError as error:
+        raise InvalidDocument([field_problem(e) for e in error.errors(include_url=False)], "request") from None
+
+
+def require_match(session: Session, kind: Kind, key: str) -> int | None:
     """Return the newest revision if ``If-Match`` names it, None without that header; refuse with 412 otherwise."""
     if "If-Match" not in request.headers:
         return None
@@ -144,7 +151,7 @@ def declare(operations: Operations) -> None:
 
 
 def _declare_kind(operations: Operations, kind: Kind) -> None:
-    one, many = f"/{kind}s/{{key}}", f"/{kind}s"
+    one, many = f"/{kind.plural}/{{key}}", f"/{kind.plural}"
     document = _document(kind)
     schema = document[JSON]
     listing = {
@@ -152,12 +159,12 @@ def _declare_kind(operations: Operations, kind: Kind) -> None:
         "properties": {"items": {"type": "array", "items": schema}, "next": {"type": ["string", "null"]}},
         "required": ["items", "next"],
     }
-    add = partial(operations.add, tag=f"{kind}s")
+    add = partial(operations.add, tag=kind.plural)
     add(
         "GET",
         many,
         partial(_list, kind),
-        name=f"list_{kind}s",
+        name=f"list_{kind.plural}",
         summary=f"The newest revision of every {kind}, by key.",
         scope=Scope.read,
         answers={200: Answer("One page; `next` is the `after` of the next one", {JSON: listing})},

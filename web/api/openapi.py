@@ -5,14 +5,14 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from pydantic import TypeAdapter
 
-from experiments import documents, ingest, planner, report, reports
+from experiments import documents, ingest, planner, promises, report, reports
 from experiments.documents import Kind
 from web import problems
 from web.api import assignments
 from web.api.documents import StatusChange
 from web.api.operations import Operation
+from web.api.policies import PolicyStatusChange, RollBack
 from web.api.reports import LearntPrior, ReportList
 
 _REF = "#/components/schemas/"
@@ -122,7 +122,8 @@ def _schemas() -> dict[str, Any]:
         "Batch": _batch(),
     }
     sources = {kind.value.capitalize(): documents.json_schema(kind) for kind in Kind}
-    sources["StatusChange"] = TypeAdapter(StatusChange).json_schema()
+    for change in (StatusChange, PolicyStatusChange, RollBack):
+        sources[change.__name__] = change.model_json_schema()
     sources["PlanRequest"] = planner.PlanRequest.model_json_schema()
     sources["ExperimentPlanRequest"] = planner.ExperimentPlanRequest.model_json_schema()
     sources["Report"] = report.json_schema()
@@ -143,6 +144,7 @@ def _schemas() -> dict[str, Any]:
         ingest.Receipt,
         LearntPrior,
         planner.PlanAnswer,
+        promises.Realised,
         ReportList,
     ]
     schemas |= msgspec.json.schema_components(types, ref_template=f"{_REF}{{name}}")[1]
@@ -255,8 +257,12 @@ _SNAPSHOT = {
     "type": "object",
     "properties": {
         "version": {"type": "integer"},
-        "experiments": {"type": "array", "items": {"$ref": f"{_REF}Experiment"}},
-        "segments": {"type": "array", "items": {"$ref": f"{_REF}Segment"}},
+        "experiments": {
+            "type": "array",
+            "description": "Experiments, and policies as the experiments that serve them",
+            "items": {"type": "object", "required": ["key", "variants", "control", "status", "phase", "revision"]},
+        },
+        "segments": {"type": "array", "items": {"type": "object", "required": ["key", "condition"]}},
         "layers": {"type": "array", "items": {"$ref": f"{_REF}Layer"}},
         "holdouts": {"type": "array", "items": {"$ref": f"{_REF}Holdout"}},
         "saved_groups": _OBJECT,

@@ -16,6 +16,7 @@ BODIES: dict[Kind, dict[str, Any]] = {
     Kind.segment: {"key": "vip", "name": "VIP", "kind": "tier", "condition": {"tier": "vip"}},
     Kind.layer: {"key": "push", "name": "Push"},
     Kind.holdout: {"key": "none", "name": "Nothing at all", "share": 0.05},
+    Kind.policy: made.POLICY,
 }
 
 
@@ -27,16 +28,17 @@ def _primary_metric(api: Api) -> None:
 @pytest.mark.parametrize("kind", Kind)
 def test_a_document_is_created_read_changed_and_its_revisions_kept(api: Api, kind: Kind) -> None:
     body = BODIES[kind]
-    created = api("POST", f"/v1/{kind}s", json=body)
+    created = api("POST", f"/v1/{kind.plural}", json=body)
     assert created.status_code == 201
-    one = f"/v1/{kind}s/{body['key']}"
+    one = f"/v1/{kind.plural}/{body['key']}"
     assert created.headers["Location"] == one
     assert created.headers["ETag"] == '"1"'
 
     read = api("GET", one)
     assert read.json == created.json
     assert (
-        body.items() <= {**read.json, **{k: v for k, v in body.items() if k in ("variants", "plan", "metrics")}}.items()
+        body.items()
+        <= {**read.json, **{k: v for k, v in body.items() if k in ("variants", "plan", "metrics", "rules")}}.items()
     )
 
     changed = api("PUT", one, json=read.json | {"name": "Another name"})
