@@ -218,7 +218,6 @@ class Thin:
         headers = {"Allow": allowed}
         if origin and self._admits(origin):
             headers |= {
-                "Access-Control-Allow-Origin": origin,
                 "Access-Control-Allow-Methods": allowed,
                 "Access-Control-Allow-Headers": call.header("HTTP_ACCESS_CONTROL_REQUEST_HEADERS") or "",
                 "Access-Control-Max-Age": str(_DAY),

@@ -92,6 +92,9 @@ def test_what_does_not_exist_is_not_found(api: Api, operation: Operation) -> Non
         "replace_segment": made.SEGMENTS[0],
         "replace_layer": {"key": "l", "name": "L"},
         "replace_holdout": {"key": "h", "name": "H", "share": 0.1},
+        "replace_policy": made.POLICY,
+        "move_policy": {"status": "running"},
+        "roll_back_policy": {"to": "control"},
     }
     arguments = {"json": bodies[operation.name]} if operation.body is not None else {}
     assert_problem(api(operation.method, address(operation), **arguments), 404, "not_found")
