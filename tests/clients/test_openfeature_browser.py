@@ -125,9 +125,10 @@ def test_a_change_reaches_the_page_without_polling(page: Page, served: Served) -
 def test_a_page_of_another_origin_is_refused(page: Page, served: Served) -> None:
     blocked: list[str] = []
     page.on("console", lambda message: blocked.append(message.text))
-    assert "Failed to fetch" in connect(page, served, 12, "elsewhere") or blocked
+    # The page may know why, as another key is for it.
+    assert connect(page, served, 12, "elsewhere") != ""
     assert page.evaluate("read('title', 'mine').value") == "mine"
-    assert any("CORS" in text for text in blocked)
+    assert any("403" in text for text in blocked)
 
 
 def test_a_key_for_servers_does_not_work_in_pages(page: Page, served: Served) -> None:
