@@ -51,7 +51,8 @@ def _prior(context: click.Context, option: click.Parameter, value: str | None) -
     return given
 
 
-def _pairs_option(name: str, metavar: str, help_text: str) -> Callable[[_Command], _Command]:
+def pairs_option(name: str, metavar: str, help_text: str) -> Callable[[_Command], _Command]:
+    """Return an option that takes ``NAME=NUMBER``, several times."""
     return click.option(name, multiple=True, metavar=metavar, callback=_pairs, help=help_text)
 
 
@@ -78,9 +79,9 @@ def _pairs_option(name: str, metavar: str, help_text: str) -> Callable[[_Command
     help="conversion:COL, mean:COL, ratio:COL/COL, quantile(0.9):COL, time_to_event:DAYS/HAPPENED or "
     "funnel:STEP/STEP…; the first is the primary one.",
 )
-@_pairs_option("--cap", "NAME=VALUE", "Cut this mean's heavy tail at VALUE.")
-@_pairs_option("--cap-percentile", "NAME=P", "Cut it at a percentile of the numbers above zero, such as 99.9.")
-@_pairs_option("--guardrail", "NAME=MARGIN", "This metric may lose at most MARGIN.")
+@pairs_option("--cap", "NAME=VALUE", "Cut this mean's heavy tail at VALUE.")
+@pairs_option("--cap-percentile", "NAME=P", "Cut it at a percentile of the numbers above zero, such as 99.9.")
+@pairs_option("--guardrail", "NAME=MARGIN", "This metric may lose at most MARGIN.")
 @click.option("--lower-is-better", multiple=True, metavar="NAME", help="This metric should go down.")
 @click.option("--higher-is-better", multiple=True, metavar="NAME", help="This time to an event should be long.")
 @click.option(
@@ -89,7 +90,7 @@ def _pairs_option(name: str, metavar: str, help_text: str) -> Callable[[_Command
 @click.option("--segment", "segments", multiple=True, metavar="COL", help="Effects for each of its values too.")
 @click.option("--received", metavar="COL", help="0/1: the user received the treatment. Adds the effect on those.")
 @click.option("--triggered", metavar="COL", help="0/1: it would have been sent, in the control too.")
-@_pairs_option("--dose", "NAME=D", "Touches a week of a variant: adds the response to the frequency.")
+@pairs_option("--dose", "NAME=D", "Touches a week of a variant: adds the response to the frequency.")
 @click.option(
     "--method",
     type=click.Choice(["fixed", "sequential", "group-sequential", "bayes"]),
@@ -114,7 +115,7 @@ def _pairs_option(name: str, metavar: str, help_text: str) -> Callable[[_Command
 @click.option("--alpha", type=click.FloatRange(0, 0.5, min_open=True, max_open=True), default=0.05, show_default=True)
 @click.option("--correction", type=click.Choice(["holm", "bh", "none"]), help="[default: holm; none with bayes]")
 @click.option("--all-pairs", is_flag=True, help="Compare all pairs of variants.")
-@_pairs_option("--weights", "NAME=W", "The designed split (default: equal).")
+@pairs_option("--weights", "NAME=W", "The designed split (default: equal).")
 @click.option(
     "--format",
     "form",

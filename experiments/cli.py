@@ -15,6 +15,7 @@ import click
 from experiments.analyze_command import analyze, numbers, print_report
 from experiments.errors import InvalidDocument, UpturnError
 from experiments.settings import Settings
+from experiments.uplift_command import uplift
 
 if TYPE_CHECKING:
     from experiments.store import Store
@@ -92,21 +93,27 @@ def demo(folder: Path, *, serve: bool, host: str, port: int) -> None:
     store.close()
     terminal.OUT.print(f"open http://{host}:{port}/experiments/{hillstrom.EXPERIMENT}")
     terminal.OUT.print(f"log in as [bold]demo[/bold] with the password [bold]{password}[/bold] (Ctrl-C ends it)")
-    _serve(settings, host, port, workers=1)
+    _serve(settings, host, port, workers=1, threads=None)
 
 
 @commands.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64))
-def serve(host: str, port: int, workers: int) -> None:
-    """Serve the API and the pages."""
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), help="Of each worker, streams aside.  [default: 2 for each core, and 1]"
+)
+def serve(host: str, port: int, workers: int, threads: int | None) -> None:
+    """Serve the API and the pages.
+
+    For a server that only answers apps, --threads 1 and UPTURN_STREAMS=0 are fastest: threads get in each other's way.
+    """
     with _store() as store:
         settings = store.settings
-    _serve(settings, host, port, workers)
+    _serve(settings, host, port, workers, threads)
 
 
-def _serve(settings: Settings, host: str, port: int, workers: int) -> None:
+def _serve(settings: Settings, host: str, port: int, workers: int, threads: int | None) -> None:
     from granian import Granian
     from granian.constants import Interfaces
     from granian.log import LogLevels
@@ -121,7 +128,7 @@ def _serve(settings: Settings, host: str, port: int, workers: int) -> None:
         interface=Interfaces.WSGI,
         workers=workers,
         # A stream holds a thread while it is open: these come on top, so that calls always find one.
-        blocking_threads=2 * (os.cpu_count() or 1) + 1 + settings.streams,
+        blocking_threads=(threads or 2 * (os.cpu_count() or 1) + 1) + settings.streams,
         # Streams stay open for minutes: when the server is told to end, calls get this many seconds, and then it ends.
         workers_kill_timeout=5,
         log_level=LogLevels.warning,
@@ -261,6 +268,7 @@ def import_file(what: str, file: Path, timezone: str | None) -> None:
 
 
 commands.add_command(analyze)
+commands.add_command(uplift)
 
 
 def _looks(context: click.Context, option: click.Parameter, value: str | None) -> int | list[float] | None:
@@ -356,15 +364,25 @@ def results(experiment: str, *, refresh: bool, form: str) -> None:
 
 
 @commands.command("export")
-@click.argument("what", type=click.Choice(["exposures", "events", "users", "aliases"]))
+@click.argument("what", type=click.Choice(["exposures", "events", "users", "aliases", "participants"]))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--experiment", help="Only this experiment's exposures.")
-def export_rows(what: str, file: Path, experiment: str | None) -> None:
-    """Write the lake's rows to FILE: .csv, .parquet or .jsonl."""
+@click.option("--experiment", help="Only this experiment's exposures; whose participants.")
+@click.option("--metric", help="Of participants: whose outcome.  [default: the primary metric]")
+def export_rows(what: str, file: Path, experiment: str | None, metric: str | None) -> None:
+    """Write the lake's rows to FILE: .csv, .parquet or .jsonl.
+
+    `participants`: one row for each user of an experiment, with his variant and its chance, what was known of him at
+    his exposure, and his outcome.
+    """
     from experiments import extract
 
+    if what == "participants" and experiment is None:
+        raise click.UsageError("participants need --experiment")
     with _store() as store:
-        count = extract.write(store, extract.KINDS[what], file, experiment=experiment, now=_now())
+        if what == "participants":
+            count = extract.write_users(store, file, experiment=str(experiment), metric=metric, now=_now())
+        else:
+            count = extract.write(store, extract.KINDS[what], file, experiment=experiment, now=_now())
     click.echo(f"{count} rows")
 
 

@@ -52,22 +52,22 @@ def show_report(report: Report) -> None:
     """Print a report: the split, the effects, the segments, the advice."""
     OUT.print(f"[bold]{escape(report.name)}[/bold]  ({escape(report.experiment)}, as of {report.as_of})")
     _line(wording.method(report))
-    _grid(wording.split(report))
+    show_grid(wording.split(report))
     for line in wording.health(report):
         _line(line)
     looks = wording.looks(report)
     if looks is not None:
-        _grid(looks)
+        show_grid(looks)
     OUT.print()
     for metric in report.metrics:
         OUT.print(f"[bold]{escape(metric.name)}[/bold] ({escape(wording.heading(metric))})")
         for grid in (wording.effects(report, metric), *wording.more(report, metric)):
-            _grid(grid)
+            show_grid(grid)
         for line in wording.notes(report, metric):
             _line(line)
         OUT.print()
     for grid in wording.reach(report):
-        _grid(grid)
+        show_grid(grid)
     OUT.print(f"[bold]decision: {escape(wording.advice(report))}[/bold]")
     luckless = wording.luckless(report)
     if luckless is not None:
@@ -78,7 +78,8 @@ def _line(text: str) -> None:
     OUT.print(escape(text))
 
 
-def _grid(grid: Grid) -> None:
+def show_grid(grid: Grid) -> None:
+    """Print a table of text."""
     if grid.title:
         _line(f"{grid.title}:")
     table = Table(*map(escape, grid.columns), box=None, pad_edge=False)

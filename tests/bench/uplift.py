@@ -97,7 +97,7 @@ def measure(frame: Frame, seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -116,10 +116,17 @@ def main() -> None:
             f"{name:36} Qini {row['qini']:.5f}  {row['seconds']:5.1f} s  {row['seconds'] / reference:.2f} x T-learner"
         )
     others = max(row["qini"] for name, row in result.items() if name != "ours")
-    print(f"ours / the best other: Qini {result['ours']['qini'] / others:.2f}")
+    qinis, times = result["ours"]["qini"] / others, result["ours"]["seconds"] / reference
+    met = qinis >= 1 and times <= 3
+    print(
+        f"ours / the best other: Qini {qinis:.2f} (at least 1); "
+        f"ours / causalml's T-learner: time {times:.2f} (at most 3)"
+    )
+    document = json.dumps({"contestants": result, "met": met}, indent=2)
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1))
+        arguments.json.write_text(document + "\n", encoding="utf-8")
+    return 0 if met else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,26 @@
+import json
+from pathlib import Path
+
+import jsonschema
+
+from experiments.uplift import report
+from tests.experiments.uplift import made
+
+SCHEMA = Path(__file__).parents[3] / "docs" / "uplift.schema.json"
+
+
+def test_the_published_schema_is_the_one_of_the_code() -> None:
+    """Write it anew with ``python -m tests.experiments.uplift.test_report``."""
+    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == report.json_schema()
+
+
+def test_answers_keep_to_it() -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    for table in (made.campaign(3000, effect="city", arms=3), made.campaign(2000, effect="none")):
+        body = json.loads(report.encode(made.answered(table, costs={"gift": 1.0}, budget=100.0).report))
+        jsonschema.validate(body, schema)
+        assert body["schema"] == "upturn.uplift/1"
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(json.dumps(report.json_schema(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
