@@ -16,7 +16,6 @@ from experiments import aggregate, facts, lake, people, registry
 from experiments.documents import Experiment, Kind, Status
 from experiments.errors import Conflict, FieldProblem, InvalidDocument, NotFound
 from experiments.facts import Facts
-from experiments.fields import Role
 from experiments.metrics import ConversionMetric, MeanMetric, QuantileMetric, RetentionMetric, TimeToEventMetric
 from experiments.outcomes import Source
 from experiments.people import Scope
@@ -42,6 +41,7 @@ class Rows:
             own covariates, ``before.<name>``.
         experiment: the document.
         metric: key of the metric.
+        direction: which way of the metric is good, "up" or "down".
         batch: watermark of the lake.
     """
 
@@ -49,10 +49,20 @@ class Rows:
     features: tuple[str, ...]
     experiment: Experiment
     metric: str
+    direction: str
     batch: int
 
 
-def of_experiment(store: Store, key: str, *, now: datetime, metric: str | None = None, lookback_days: int = 90) -> Rows:
+def of_experiment(
+    store: Store,
+    key: str,
+    *,
+    now: datetime,
+    metric: str | None = None,
+    lookback_days: int = 90,
+    watermark: int | None = None,
+    revision: int | None = None,
+) -> Rows:
     """Return the rows of an experiment's present phase, newest data included.
 
     Args:
@@ -61,23 +71,26 @@ def of_experiment(store: Store, key: str, *, now: datetime, metric: str | None =
         now: the present.
         metric: whose outcome; by default the primary one.
         lookback_days: how far back events before the exposure are counted.
+        watermark: read the lake as of this one instead, moving nothing.
+        revision: of the experiment, by default the newest.
 
     Raises:
         NotFound: no such experiment.
         Conflict: ``not_started``.
         InvalidDocument: the metric is none of this experiment's, or not one number a user.
     """
-    lake.sync(store.engine, store.lake, now=now)
+    if watermark is None:
+        lake.sync(store.engine, store.lake, now=now)
     with store.read() as session:
-        experiment: Experiment = registry.get(session, Kind.experiment, key)
+        experiment: Experiment = registry.get(session, Kind.experiment, key, revision)
         if experiment.status is Status.draft:
             raise Conflict("not_started", f"the experiment {key!r} is a draft: start it first")
         uses = registry.metric_uses(session, experiment)
-        mark = lake.watermark(session)
+        mark = lake.watermark(session, watermark)
         files = {kind: lake.files(session, store.lake, kind) for kind in lake.SCHEMAS}
     if mark is None:
         raise NotFound("not_found", "the lake is empty")
-    chosen = _chosen([(found, role) for found, role, _, _ in uses], metric)
+    chosen = chosen_metric([found for found, _, _, _ in uses], metric)
     scope = Scope(key, experiment.phase, mark.batch, mark.at, store.settings.timezone, experiment.forced)
     events = sorted({name for found, _, _, _ in uses for name in _events(found)})
     window = (-lookback_days * DAY_US, 0)
@@ -85,12 +98,17 @@ def of_experiment(store: Store, key: str, *, now: datetime, metric: str | None =
     with facts.opened(files) as found:
         users = found.execute(aggregate.per_user(found, chosen, scope, past).order_by("user_id"))
         attributes = _attributes(found, users, scope)
-    return _assembled(users, attributes, events, experiment, chosen.key, mark.batch)
+    return _assembled(users, attributes, events, experiment, chosen, mark.batch)
 
 
-def _chosen(metrics: Sequence[tuple[Any, Role]], name: str | None) -> Any:
-    by_key = {metric.key: metric for metric, _ in metrics}
-    chosen = metrics[0][0] if name is None else by_key.get(name)
+def chosen_metric(metrics: Sequence[Any], name: str | None) -> Any:
+    """Return the metric of this name, the first one if there is no name.
+
+    Raises:
+        InvalidDocument: none of them has it, or it is not one number a user.
+    """
+    by_key = {metric.key: metric for metric in metrics}
+    chosen = metrics[0] if name is None else by_key.get(name)
     if chosen is None:
         remedy = f"name one of the experiment's metrics: {', '.join(by_key)}"
         raise InvalidDocument([FieldProblem("metric", name, "unknown_reference", remedy)], "request")
@@ -135,7 +153,7 @@ def _assembled(
     attributes: Sequence[Mapping[str, Any]],
     events: Sequence[str],
     experiment: Experiment,
-    metric: str,
+    metric: Any,
     batch: int,
 ) -> Rows:
     exposed = users["exposed_us"].cast(pa.timestamp("us", tz="UTC"))
@@ -159,7 +177,7 @@ def _assembled(
     features |= dict(_flattened(attributes))
     made = {name: pa.array(column, from_pandas=True) if isinstance(column, np.ndarray) else column
             for name, column in features.items()}  # fmt: skip
-    return Rows(pa.table(columns | made), tuple(made), experiment, metric, batch)
+    return Rows(pa.table(columns | made), tuple(made), experiment, metric.key, metric.direction, batch)
 
 
 def _flattened(attributes: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, pa.Array]]:

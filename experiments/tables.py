@@ -207,3 +207,28 @@ class SavedReport(Base):
     watermark: Mapped[int]
     created_at: Mapped[datetime]
     body: Mapped[str] = mapped_column(Text)
+
+
+class SavedStudy(Base):
+    """A study of uplift: asked for, under way, or done; ``id`` names its inputs, so the same inputs are saved once.
+
+    ``beat_at`` tells when its process last said that it is at work.
+    """
+
+    __tablename__ = "studies"
+    __table_args__ = (Index("ix_studies_experiment", "experiment", "created_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    experiment: Mapped[str]
+    phase: Mapped[int]
+    revision: Mapped[int]
+    watermark: Mapped[int]
+    status: Mapped[str]
+    progress: Mapped[float]
+    created_at: Mapped[datetime]
+    beat_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    settings: Mapped[str] = mapped_column(Text)
+    notes: Mapped[str | None] = mapped_column(Text)
+    body: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)

@@ -1,5 +1,8 @@
 """The command ``upturn uplift``."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -10,20 +13,22 @@ from experiments.analyze_command import pairs_option
 
 if TYPE_CHECKING:
     from experiments.uplift.answer import Answer
+    from experiments.uplift.question import Question
     from experiments.uplift.report import Uplift
 
 LEARNERS = ("s", "t", "x", "r", "dr", "forest")
+_OF_FILES = ("variant", "control", "outcome", "value", "features", "unit", "strata", "weights", "cost")
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--variant", required=True, metavar="COL", help="Column that tells each user's variant.")
-@click.option("--control", required=True, metavar="NAME", help="Its value for the control.")
-@click.option("--outcome", required=True, metavar="COL", help="What should go up: 0/1 or an amount.")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--experiment", metavar="KEY", help="Of the store, in place of FILE and what its columns are.")
+@click.option("--metric", metavar="KEY", help="Of the experiment: whose outcome.  [default: the primary metric]")
+@click.option("--variant", metavar="COL", help="Column that tells each user's variant.")
+@click.option("--control", metavar="NAME", help="Its value for the control.")
+@click.option("--outcome", metavar="COL", help="What should go up: 0/1 or an amount.")
 @click.option("--value", metavar="COL", help="What one unit of the outcome is worth; empty where the outcome is 0.")
-@click.option(
-    "--feature", "features", multiple=True, required=True, metavar="COL", help="Known before the treatment; several."
-)
+@click.option("--feature", "features", multiple=True, metavar="COL", help="Known before the treatment; several.")
 @click.option("--unit", metavar="COL", help="Column of the user's id, for --scores.")
 @click.option("--stratum", "strata", multiple=True, metavar="COL", help="Its groups had shares of their own.")
 @pairs_option("--weights", "NAME=W", "The designed split (default: as counted).")
@@ -38,35 +43,79 @@ LEARNERS = ("s", "t", "x", "r", "dr", "forest")
 @click.option("--folds", type=click.IntRange(3, 20), default=5, show_default=True, help="Of the cross-validation.")
 @click.option("--depth", type=click.IntRange(1, 3), default=2, show_default=True, help="Of the rules.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True)
-@click.option("--budget", type=float, help="What may be spent on the users of the file; needs --cost.")
+@click.option("--budget", type=float, help="What may be spent on the users studied; needs costs.")
 @click.option("--alpha", type=click.FloatRange(0, 0.5, min_open=True, max_open=True), default=0.05, show_default=True)
 @click.option(
     "--scores", type=click.Path(path_type=Path), metavar="OUT", help="Write each user's effects to a .csv or .parquet."
 )
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def uplift(file: Path, *, form: str, scores: Path | None, **options: Any) -> None:
-    """Say who gains from which variant, from any CSV or Parquet file of a randomised test: one row a user."""
+def uplift(
+    file: Path | None, *, experiment: str | None, metric: str | None, form: str, scores: Path | None, **options: Any
+) -> None:
+    """Say who gains from which variant, from any CSV or Parquet FILE of a randomised test: one row a user.
+
+    With --experiment, from the users of an experiment in the store, and what was known of them at their exposure.
+    """
     from experiments import terminal
     from experiments.uplift import report
-    from experiments.uplift.answer import answer
+    from experiments.uplift import scores as written
     from experiments.uplift.crossfit import fits
-    from experiments.uplift.question import Question
 
     if scores is not None and scores.suffix not in (".csv", ".parquet"):
         raise click.BadParameter(f"{str(scores)!r}: end the name with .csv or .parquet", param_hint="--scores")
+    if (file is None) == (experiment is None):
+        raise click.UsageError("give a FILE or --experiment, one of them")
     chosen = options.pop("learners")
-    options |= {"weights": options["weights"] or None, "costs": options.pop("cost")}
     if chosen:
         options["learners"] = LEARNERS if "all" in chosen else chosen
-    question = Question(**options)
+    if file is not None:
+        question, answered = _of_file(file, metric, options)
+    else:
+        question, answered = _of_experiment(str(experiment), metric, options)
     with terminal.progress("learning", fits(question.learners, question.folds)) as bar:
-        found = answer(file, question, clock=perf_counter, progress=bar)
+        found = answered(clock=perf_counter, progress=bar)
     if scores is not None:
-        _write(found, scores)
+        written.write(found, scores)
     if form == "json":
         click.echo(report.encode(found.report))
     else:
         _show(found.report)
+
+
+def _of_file(file: Path, metric: str | None, options: dict[str, Any]) -> "tuple[Question, Callable[..., Answer]]":
+    from experiments.uplift.answer import answer
+    from experiments.uplift.question import Question
+
+    if metric is not None:
+        raise click.UsageError("--metric goes with --experiment")
+    missing = [name for name in ("variant", "control", "outcome", "features") if not options[name]]
+    if missing:
+        raise click.UsageError(f"with a FILE give {', '.join(map(_flag, missing))}")
+    weights, costs = options.pop("weights") or None, options.pop("cost")
+    question = Question(weights=weights, costs=costs, **options)
+    return question, partial(answer, file, question)
+
+
+def _of_experiment(key: str, metric: str | None, options: dict[str, Any]) -> "tuple[Question, Callable[..., Answer]]":
+    from experiments import rows
+    from experiments.settings import Settings
+    from experiments.store import Store
+    from experiments.uplift import participants
+
+    given = [name for name in _OF_FILES if options.pop(name)]
+    if given:
+        raise click.UsageError(f"{', '.join(map(_flag, given))}: with --experiment the store knows that")
+    store = Store.open(Settings.from_env())
+    try:
+        found = rows.of_experiment(store, key, metric=metric, now=datetime.now(UTC))
+    finally:
+        store.close()
+    asked = participants.question(found, **options)
+    return asked.question, partial(participants.answer, asked, found)
+
+
+def _flag(option: str) -> str:
+    return {"features": "--feature", "strata": "--stratum"}.get(option, f"--{option}")
 
 
 def _show(found: "Uplift") -> None:
@@ -87,20 +136,3 @@ def _show(found: "Uplift") -> None:
     out.print()
     for line in wording.notes(found):
         out.print(escape(line))
-
-
-def _write(found: "Answer", path: Path) -> None:
-    """Write a row for each user: his id, the effect of each variant, and what the model and the rules give him."""
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    names = found.frame.names
-    columns: dict[str, Any] = {"user": found.frame.ids}
-    columns |= {f"effect:{name}": found.effects[:, k] for k, name in enumerate(names[1:])}
-    columns |= {"model": [names[k] for k in found.model], "rules": [names[k] for k in found.tree]}
-    table = pa.table(columns)
-    if path.suffix == ".csv":
-        pyarrow.csv.write_csv(table, path)
-    else:
-        pyarrow.parquet.write_table(table, path)

@@ -184,11 +184,8 @@ class Thin:
     def _shared(self, call: Call, origin: str) -> Iterable[tuple[str, str]]:
         """What a browser needs to hand an answer to a page of another origin, if a key is for that."""
         yield "Vary", "Origin"
-        if call.key is None:  # refused: a page that any key is for may know why
-            admitted = self._admits(origin)
-        else:
-            admitted = call.key.admits(origin)
-        if admitted:
+        # Who was refused may know why, on a page that any key is for.
+        if self._admits(origin) if call.key is None else call.key.admits(origin):
             yield "Access-Control-Allow-Origin", origin
             yield "Access-Control-Expose-Headers", _EXPOSED
 

@@ -145,7 +145,7 @@ def _answer(found: Crossfit, choice: Choice, question: Question, name: str) -> A
             seed=question.seed,
             alpha=question.alpha,
             learners=list(found.effects),
-            propensity="strata" if question.strata else "counts" if question.weights is None else "weights",
+            propensity=_known_from(question),
         ),
         verdict=verdict,
         variant=variant,
@@ -162,6 +162,12 @@ def _answer(found: Crossfit, choice: Choice, question: Question, name: str) -> A
         budget=spending(found, effects, question.budget, question.alpha),
     )
     return Answer(said, frame, effects, model, tree if fitted is None else fitted.predict(found.matrix))
+
+
+def _known_from(question: Question) -> report.Shares:
+    if question.chances:
+        return "chances"
+    return "strata" if question.strata else "counts" if question.weights is None else "weights"
 
 
 def _feature(feature: Feature) -> report.FeatureUsed:

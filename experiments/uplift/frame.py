@@ -206,6 +206,13 @@ def _feature(column: pa.ChunkedArray, name: str, found: list[FieldProblem]) -> F
     return Feature(name, "flag" if pa.types.is_boolean(column.type) else "number", values)
 
 
+def refusal(column: pa.ChunkedArray, name: str) -> FieldProblem | None:
+    """Return why a column is no feature: it is the same for all, has too many values, or values of a wrong type."""
+    found: list[FieldProblem] = []
+    _feature(column, name, found)
+    return found[0] if found else None
+
+
 def _category(column: pa.ChunkedArray, name: str, found: list[FieldProblem]) -> Feature | None:
     given = column.combine_chunks().dictionary_encode()
     levels: list[str] = given.dictionary.to_pylist()
@@ -241,6 +248,8 @@ def _ids(table: pa.Table, column: str) -> list[Any]:
 def _propensity(table: pa.Table, question: Question, arm: Ints, names: Sequence[str]) -> Floats:
     """The shares given, or those counted: over all, or within each stratum."""
     size = len(names)
+    if question.chances:
+        return _chances(table, question, names)
     if question.weights is not None:
         weights = _per_variant(question.weights, names, "weights")
         if set(question.weights) != set(names) or weights.min() <= 0:
@@ -262,6 +271,22 @@ def _propensity(table: pa.Table, question: Question, arm: Ints, names: Sequence[
         raise _refused("stratum", list(question.strata), "too_few", remedy)
     shares: Floats = counts / counts.sum(axis=1, keepdims=True)
     return shares[stratum]
+
+
+def _chances(table: pa.Table, question: Question, names: Sequence[str]) -> Floats:
+    if set(question.chances) != set(names):
+        remedy = f"name the column of each of {', '.join(names)}"
+        raise _refused("chances", dict(question.chances), "bad_weights", remedy, what="command")
+    found: list[FieldProblem] = []
+    columns = [_numbers(table.column(question.chances[name]), question.chances[name], found) for name in names]
+    if found:
+        raise InvalidDocument(found, "file")
+    chances = np.column_stack([column for column in columns if column is not None])
+    wrong = ~((chances > 0).all(axis=1) & np.isclose(chances.sum(axis=1), 1, atol=1e-6))
+    if wrong.any():
+        remedy = "give each user a chance above 0 for every variant, 1 in all"
+        raise _refused("chances", chances[wrong][0].tolist(), "bad_weights", remedy)
+    return chances
 
 
 def _per_variant(given: Any, names: Sequence[str], option: str) -> Floats:

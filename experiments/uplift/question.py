@@ -21,6 +21,7 @@ class Question:
         unit: column of the user's id; the row's number if not given.
         strata: columns of groups with shares of their own.
         weights: the designed split, the same in all groups; what was counted if not given.
+        chances: of each variant the column of its known chance, user by user; instead of strata or weights.
         costs: cost per user of giving him a variant; 0 if not given.
         learners: which learners compete.
         folds: parts of the cross-validation.
@@ -38,6 +39,7 @@ class Question:
     unit: str | None = None
     strata: Sequence[str] = ()
     weights: Mapping[str, float] | None = None
+    chances: Mapping[str, str] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
     learners: Sequence[str] = DEFAULT
     folds: int = 5
@@ -50,7 +52,9 @@ class Question:
         """Return the option and the column, for each column that is read."""
         named = [("variant", self.variant), ("outcome", self.outcome), ("value", self.value), ("unit", self.unit)]
         found = [(option, column) for option, column in named if column is not None]
-        return [*found, *(("stratum", column) for column in self.strata), *(("feature", c) for c in self.features)]
+        found += [("stratum", column) for column in self.strata]
+        found += [("chances", column) for column in self.chances.values()]
+        return [*found, *(("feature", column) for column in self.features)]
 
 
 def problems(question: Question) -> Iterator[FieldProblem]:
@@ -85,5 +89,8 @@ def problems(question: Question) -> Iterator[FieldProblem]:
     for name, cost in question.costs.items():
         if not 0 <= cost < math.inf:
             yield FieldProblem("cost", {name: cost}, "out_of_range", "give a number of 0 or more")
+    if question.chances and (question.strata or question.weights is not None):
+        remedy = "leave out weights and strata: the chances are known"
+        yield FieldProblem("chances", dict(question.chances), "inconsistent", remedy)
     if question.strata and question.weights is not None:
         yield FieldProblem("weights", dict(question.weights), "inconsistent", "leave out --weights or --stratum")

@@ -15,6 +15,7 @@ SCHEMA: Literal["upturn.uplift/1"] = "upturn.uplift/1"
 Verdict = Literal["target", "rank", "everyone", "nobody", "inconclusive", "invalid"]
 QuadrantName = Literal["persuadable", "sure_thing", "lost_cause", "do_not_disturb"]
 PolicyName = Literal["constant", "model", "tree"]
+Shares = Literal["weights", "counts", "strata", "chances"]
 
 
 class Arm(Struct, frozen=True):
@@ -170,7 +171,7 @@ class Method(Struct, frozen=True):
     seed: int
     alpha: float
     learners: list[str]
-    propensity: Literal["weights", "counts", "strata"]
+    propensity: Shares
 
 
 class Uplift(Struct, frozen=True, kw_only=True):

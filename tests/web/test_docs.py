@@ -66,7 +66,17 @@ def test_every_operation_is_named() -> None:
 def test_every_problem_is_explained_and_every_one_explained_exists() -> None:
     folder, domain = Path(web.__file__).parent, Path(experiments.__file__).parent
     ours = "".join(path.read_text() for path in folder.rglob("*.py"))
-    sources = ("lifecycle", "registry", "reports", "lake", "priors", "rollout", "promises")
+    sources = (
+        "lifecycle",
+        "registry",
+        "reports",
+        "lake",
+        "priors",
+        "rollout",
+        "promises",
+        "uplift/studies",
+        "uplift/serving",
+    )
     theirs = "".join((domain / f"{name}.py").read_text() for name in sources)
     found = {code for code, _ in problems._BY_STATUS.values()}
     found |= set(re.findall(r'(?:RequestRefused|answer)\(\s*\d{3}, "(\w+)"', ours))

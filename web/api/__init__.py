@@ -2,7 +2,7 @@
 
 from flask import Blueprint
 
-from web.api import assignments, documents, events, features, ofrep, plan, policies, reports, segment, streams
+from web.api import assignments, documents, events, features, ofrep, plan, policies, reports, segment, streams, uplift
 from web.api.operations import Operations
 from web.thin import Routes
 
@@ -11,7 +11,7 @@ def operations() -> Operations:
     """Return all operations, on a new blueprint and new routes."""
     routes = Routes()
     found = Operations(Blueprint("api", __name__, url_prefix="/v1"), routes)
-    for module in (assignments, events, documents, plan, policies, reports):
+    for module in (assignments, events, documents, plan, policies, reports, uplift):
         module.declare(found)
     for outside in (ofrep, features, segment, streams):
         outside.add(routes)

@@ -8,17 +8,21 @@ import msgspec
 
 from experiments import documents, ingest, planner, promises, report, reports
 from experiments.documents import Kind
+from experiments.uplift import report as uplift_report
+from experiments.uplift import studies
 from web import problems
 from web.api import assignments
 from web.api.documents import StatusChange
 from web.api.operations import Operation
 from web.api.policies import PolicyStatusChange, RollBack
 from web.api.reports import LearntPrior, ReportList
+from web.api.uplift import StudyList
 
 _REF = "#/components/schemas/"
 _PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "key": {"description": "Key of the document", "schema": {"type": "string"}},
     "report": {"description": "Id of the report", "schema": {"type": "string"}},
+    "study": {"description": "Id of the study", "schema": {"type": "string"}},
     "revision": {"description": "Number of the revision", "schema": {"type": "integer", "minimum": 1}},
 }
 _HEADERS = {
@@ -79,7 +83,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         },
     }
     if operation.body is not None:
-        result["requestBody"] = {"required": True, "content": {"application/json": {"schema": operation.body}}}
+        content = {"application/json": {"schema": operation.body}}
+        result["requestBody"] = {"required": operation.body_required, "content": content}
     return result
 
 
@@ -126,6 +131,7 @@ def _schemas() -> dict[str, Any]:
         sources[change.__name__] = change.model_json_schema()
     sources["PlanRequest"] = planner.PlanRequest.model_json_schema()
     sources["ExperimentPlanRequest"] = planner.ExperimentPlanRequest.model_json_schema()
+    sources["StudyRequest"] = studies.StudyRequest.model_json_schema()
     sources["Report"] = report.json_schema()
     for name, source in sources.items():
         body = {key: value for key, value in source.items() if key not in ("$defs", "$schema")}
@@ -146,9 +152,20 @@ def _schemas() -> dict[str, Any]:
         planner.PlanAnswer,
         promises.Realised,
         ReportList,
+        studies.Study,
+        StudyList,
     ]
     schemas |= msgspec.json.schema_components(types, ref_template=f"{_REF}{{name}}")[1]
+    schemas |= _uplift()
+    schemas["Study"]["properties"]["report"] = {"anyOf": [{"type": "null"}, {"$ref": f"{_REF}Uplift"}]}
     return schemas
+
+
+def _uplift() -> dict[str, Any]:
+    """The report about uplift. Its parts have names of their own: some are called as parts of the other report."""
+    found = uplift_report.json_schema()
+    own = msgspec.json.decode(msgspec.json.encode(found["$defs"]).replace(b"#/$defs/", f"{_REF}Uplift.".encode()))
+    return {"Uplift" if name == "Uplift" else f"Uplift.{name}": schema for name, schema in own.items()}
 
 
 def _moved(schema: Any) -> Any:

@@ -36,6 +36,7 @@ class Operation:
     tag: str
     scope: Scope
     body: Schema | None
+    body_required: bool
     answers: Mapping[int, Answer]
     problems: Sequence[int]
     query: Mapping[str, Schema]
@@ -62,6 +63,7 @@ class Operations:
         scope: Scope,
         answers: Mapping[int, Answer],
         body: Schema | None = None,
+        body_required: bool = True,
         problems: Sequence[int] = (),
         query: Mapping[str, Schema] | None = None,
         headers: Sequence[str] = (),
@@ -79,13 +81,16 @@ class Operations:
             scope: what a key needs.
             answers: successful answers by status.
             body: JSON Schema of the request's body, None when it takes none.
+            body_required: whether it has to be sent.
             problems: further statuses of failing answers, beyond those of every operation.
             query: JSON Schema of each query parameter.
             headers: request headers it reads.
             thin: answered by the layer before Flask; the handler takes a ``Call``, whose key is admitted already.
         """
         self.listed.append(
-            Operation(name, method, path, summary, tag, scope, body, answers, problems, query or {}, headers)
+            Operation(
+                name, method, path, summary, tag, scope, body, body_required, answers, problems, query or {}, headers
+            )
         )
         if thin:
             self.routes.add(method, f"{self.blueprint.url_prefix}{path}", Route(_admitted(handler, scope)))
