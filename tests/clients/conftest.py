@@ -54,7 +54,8 @@ def expected(served: Served) -> list[dict[str, Any]]:
     return served.assignments(users, [*shop.RUNNING, "draft"])
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while Playwright is open, an event loop runs in this thread, and asyncio allows no other.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip("needs Debian's chromium: run tests/system-packages.sh")
