@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -224,7 +225,7 @@ class SavedStudy(Base):
     revision: Mapped[int]
     watermark: Mapped[int]
     status: Mapped[str]
-    progress: Mapped[float]
+    progress: Mapped[float] = mapped_column(Double)
     created_at: Mapped[datetime]
     beat_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 
@@ -11,7 +12,16 @@ SCHEMA = Path(__file__).parents[3] / "docs" / "uplift.schema.json"
 
 def test_the_published_schema_is_the_one_of_the_code() -> None:
     """Write it anew with ``python -m tests.experiments.uplift.test_report``."""
-    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == report.json_schema()
+    assert plain(json.loads(SCHEMA.read_text(encoding="utf-8"))) == plain(report.json_schema())
+
+
+def plain(part: Any) -> Any:
+    """A schema with its alternatives in one order: msgspec's versions differ in that."""
+    if isinstance(part, dict):
+        return {key: plain(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return sorted((plain(value) for value in part), key=lambda value: json.dumps(value, sort_keys=True))
+    return part
 
 
 def test_answers_keep_to_it() -> None:
