@@ -27,11 +27,11 @@ class Streams:
         """Whether clients are told that there are streams."""
         return self._most > 0
 
-    def open(self, message: Callable[[int], bytes | None], seen: int | None = None) -> Iterator[bytes] | None:
+    def open(self, message: Callable[[int], bytes], seen: int | None = None) -> Iterator[bytes] | None:
         """Return a stream of one message for each new version, None when too many are open.
 
         Args:
-            message: is given the version and returns the event, or None when the stream is to end.
+            message: is given the version and returns the event.
             seen: the version that the client has; a newer one is told at once.
         """
         version = self._read_version()
@@ -79,7 +79,7 @@ class Streams:
 class _Stream(Iterator[bytes]):
     """One client's stream; a server closes it when the client has gone."""
 
-    def __init__(self, streams: Streams, message: Callable[[int], bytes | None], version: int) -> None:
+    def __init__(self, streams: Streams, message: Callable[[int], bytes], version: int) -> None:
         self._streams = streams
         self._message = message
         self._known = version
@@ -98,11 +98,7 @@ class _Stream(Iterator[bytes]):
         if version == self._known:
             return b": still here\n\n"
         self._known = version
-        event = self._message(version)
-        if event is None:
-            self.close()
-            raise StopIteration
-        return b"id: %d\n%b" % (version, event)
+        return b"id: %d\n%b" % (version, self._message(version))
 
     def close(self) -> None:
         if not self._closed:
@@ -112,7 +108,6 @@ class _Stream(Iterator[bytes]):
     __del__ = close
 
 
-def event(data: object, name: str | None = None) -> bytes:
+def event(data: object) -> bytes:
     """Return one server-sent event with JSON data."""
-    head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()

@@ -58,10 +58,6 @@ class Call:
         """The documents in force when the key was admitted."""
         return self.store.catalog_at(self._version)
 
-    @property
-    def version(self) -> int:
-        return self._version
-
     def header(self, name: str) -> str | None:
         """Return a request header by the name that WSGI gives it, such as ``HTTP_IF_NONE_MATCH``."""
         value: str | None = self.environ.get(name)

@@ -34,10 +34,15 @@ def _events(call: Call) -> Reply:
         payload.decoded(body)  # text that is not JSON at all is another problem
         raise
     receipt = store(call, *decoded)
-    if receipt.rejected and not receipt.accepted and not receipt.duplicates:
-        members = {"rejected": msgspec.to_builtins(receipt.rejected)}
-        return problems.answer(422, "all_rejected", "no item of the batch could be taken", members=members)
-    return json_reply(receipt, 202)
+    return all_rejected(receipt) or json_reply(receipt, 202)
+
+
+def all_rejected(receipt: Receipt) -> Reply | None:
+    """Return the problem of a batch of which nothing could be taken, None where something was."""
+    if not receipt.rejected or receipt.accepted or receipt.duplicates:
+        return None
+    members = {"rejected": msgspec.to_builtins(receipt.rejected)}
+    return problems.answer(422, "all_rejected", "no item of the batch could be taken", members=members)
 
 
 def declare(operations: Operations) -> None:

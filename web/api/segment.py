@@ -12,7 +12,6 @@ from experiments import segment
 from experiments.access import Scope
 from experiments.ingest import Rejected
 from experiments.segment import Kind, Noted
-from web import problems
 from web.api import events
 from web.replies import Reply, json_reply
 from web.thin import Call, Route, Routes, sent_secret
@@ -48,11 +47,8 @@ def _answering(kind: Kind) -> Callable[[Call], Reply]:
         if not secret:
             call.admit(Scope.ingest, translated.write_key)
         receipt = events.store(call, translated.items, translated.rejected)
-        if receipt.rejected and not receipt.accepted and not receipt.duplicates:
-            members = {"rejected": msgspec.to_builtins(receipt.rejected)}
-            return problems.answer(422, "all_rejected", "no call of the batch could be taken", members=members)
         taken = Taken(True, receipt.accepted, receipt.duplicates, receipt.rejected, translated.noted)
-        return json_reply(taken)
+        return events.all_rejected(receipt) or json_reply(taken)
 
     return answer
 
