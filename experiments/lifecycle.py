@@ -5,12 +5,12 @@ coverage, and change texts, forced users and secondary metrics; changed weights 
 that is analysed on its own; everything else that decides who gets what, or how the answer is read, is fixed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.documents import Decision, Experiment, Kind, Status, parse
 from experiments.errors import Conflict, FieldProblem, InvalidDocument
-from experiments.fields import Role
+from experiments.fields import Document, Role
 from experiments.variants import MetricUse
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
@@ -28,13 +28,7 @@ _KEPT_FIELDS = ("status", "phase", "salt", "decision")
 
 def first(proposed: Experiment) -> Experiment:
     """Return the first revision of a new experiment."""
-    problems = [
-        FieldProblem(field, getattr(proposed, field), "kept_by_server", f"leave it out or send {default!r}")
-        for field, default in (("status", "draft"), ("phase", 1), ("revision", 1), ("decision", None))
-        if getattr(proposed, field) != default
-    ]
-    if problems:
-        raise InvalidDocument(problems, "experiment")
+    require_fresh(proposed, {"status": "draft", "phase": 1, "revision": 1, "decision": None}, "experiment")
     return proposed.model_copy(update={"salt": proposed.salt or f"{proposed.key}:1"})
 
 
@@ -49,22 +43,12 @@ def revise(current: Experiment, proposed: Experiment) -> Experiment:
         Conflict: ``stale_revision`` when someone else changed it meanwhile; ``archived``.
         InvalidDocument: with each field that may not change in the present state.
     """
-    if proposed.revision != current.revision:
-        raise Conflict(
-            "stale_revision",
-            f"revision {proposed.revision} was sent, the newest is {current.revision}: read it, then change that",
-            revision=current.revision,
-        )
+    require_newest(current.revision, proposed.revision)
     if current.status in (Status.decided, Status.archived):
         raise Conflict("experiment_closed", f"the experiment is {current.status}: create a new one")
     left_out = {field: getattr(current, field) for field in _KEPT_FIELDS if field not in proposed.model_fields_set}
     proposed = proposed.model_copy(update={"salt": proposed.salt or current.salt} | left_out)
-    problems = [
-        FieldProblem(field, getattr(proposed, field), "kept_by_server", f"it is {getattr(current, field)!r}; leave it")
-        for field in _KEPT_FIELDS
-        if getattr(proposed, field) != getattr(current, field)
-        and not (field == "salt" and current.status is Status.draft)
-    ]
+    problems = list(kept_changes(current, proposed, _KEPT_FIELDS, draft=current.status is Status.draft))
     update: dict[str, object] = {"revision": current.revision + 1}
     if current.status is not Status.draft:
         problems += _frozen_changes(current, proposed)
@@ -74,6 +58,34 @@ def revise(current: Experiment, proposed: Experiment) -> Experiment:
     if problems:
         raise InvalidDocument(problems, "change")
     return proposed.model_copy(update=update)
+
+
+def require_fresh(proposed: Document, defaults: Mapping[str, object], what: str) -> None:
+    """Refuse a new document that says of itself what the server keeps."""
+    problems = [
+        FieldProblem(field, getattr(proposed, field), "kept_by_server", f"leave it out or send {default!r}")
+        for field, default in defaults.items()
+        if getattr(proposed, field) != default
+    ]
+    if problems:
+        raise InvalidDocument(problems, what)
+
+
+def require_newest(newest: int, sent: int) -> None:
+    """Refuse a change of another revision than the newest."""
+    if sent != newest:
+        detail = f"revision {sent} was sent, the newest is {newest}: read it, then change that"
+        raise Conflict("stale_revision", detail, revision=newest)
+
+
+def kept_changes(
+    current: Document, proposed: Document, fields: Sequence[str], *, draft: bool
+) -> Iterator[FieldProblem]:
+    """Changes of what the server keeps; a draft's salt is still free."""
+    for field in fields:
+        if getattr(proposed, field) != getattr(current, field) and not (draft and field == "salt"):
+            remedy = f"it is {getattr(current, field)!r}; leave it"
+            yield FieldProblem(field, getattr(proposed, field), "kept_by_server", remedy)
 
 
 def _frozen_changes(current: Experiment, proposed: Experiment) -> Iterator[FieldProblem]:

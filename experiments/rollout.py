@@ -12,6 +12,7 @@ held back stay so, and a smaller holdback only frees some of them.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from experiments import lifecycle
 from experiments.documents import Experiment, Status, Stratum
 from experiments.errors import Conflict, FieldProblem, InvalidDocument
 from experiments.policy import ARM, OTHERWISE, Policy, PolicyStatus
@@ -114,13 +115,7 @@ def _experiment(policy: Policy, **fields: Any) -> Experiment:
 
 def first(proposed: Policy) -> Policy:
     """Return the first revision of a new policy."""
-    problems = [
-        FieldProblem(field, getattr(proposed, field), "kept_by_server", f"leave it out or send {default!r}")
-        for field, default in (("status", "draft"), ("phase", 1), ("revision", 1))
-        if getattr(proposed, field) != default
-    ]
-    if problems:
-        raise InvalidDocument(problems, "policy")
+    lifecycle.require_fresh(proposed, {"status": "draft", "phase": 1, "revision": 1}, "policy")
     return proposed
 
 
@@ -135,22 +130,13 @@ def revise(current: Policy, proposed: Policy) -> Policy:
         Conflict: ``stale_revision`` when someone else changed it meanwhile; ``policy_closed``.
         InvalidDocument: with each field that may not change in the present state.
     """
-    if proposed.revision != current.revision:
-        raise Conflict(
-            "stale_revision",
-            f"revision {proposed.revision} was sent, the newest is {current.revision}: read it, then change that",
-            revision=current.revision,
-        )
+    lifecycle.require_newest(current.revision, proposed.revision)
     if current.status in (PolicyStatus.stopped, PolicyStatus.archived):
         raise Conflict("policy_closed", f"the policy is {current.status}: create a new one")
     left_out = {field: getattr(current, field) for field in _KEPT_FIELDS if field not in proposed.model_fields_set}
     proposed = proposed.model_copy(update=left_out)
     draft = current.status is PolicyStatus.draft
-    problems = [
-        FieldProblem(field, getattr(proposed, field), "kept_by_server", f"it is {getattr(current, field)!r}; leave it")
-        for field in _KEPT_FIELDS
-        if getattr(proposed, field) != getattr(current, field) and not (draft and field == "salt")
-    ]
+    problems = list(lifecycle.kept_changes(current, proposed, _KEPT_FIELDS, draft=draft))
     if not draft:
         problems += _frozen_changes(current, proposed)
     if problems:
