@@ -218,12 +218,13 @@ class Outbox:
         refused = failure.startswith("status ") and failure[7:] not in ("408", "429") and failure[7] in "34"
         pause = backoff.next(max(asked, self._options.refused_seconds if refused else 0.0))
         with self._changed:
-            # Somebody who waits in flush is worth trying sooner, but not against the server's word.
+            # A flush since this batch was taken, or somebody who waits in one, is worth trying sooner, but not against
+            # the server's word.
             self._changed.wait_for(lambda: self._closed, asked)
+            rest = pause - asked
             if self._flushing:
-                self._changed.wait_for(lambda: self._closed, min(pause - asked, self._options.retry_seconds))
-            else:
-                self._changed.wait_for(lambda: self._closed or self._nudges > nudges, pause - asked)
+                rest = min(rest, self._options.retry_seconds)
+            self._changed.wait_for(lambda: self._closed or self._nudges > nudges, rest)
 
     def _deliver(self, batch: list[bytes]) -> tuple[str | None, float]:
         """Send a batch once; return what failed, None where there was progress, and the wait the server asks for."""
