@@ -4,35 +4,21 @@ import re
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec import structs
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page
 from werkzeug.serving import make_server
 
 from experiments import access, registry, reports
 from experiments.documents import Kind
 from experiments.settings import Settings
 from experiments.store import Store
+from tests.e2e.reader import NARROW, WIDE, each_reader, log_in, overflow
 from tests.web import made, rich
 from web import create_app
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 RESULTS = f"/experiments/{made.KEY}"
-
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium: apt-get install chromium")
 
 
 @pytest.fixture(scope="module")
@@ -59,64 +45,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     store.close()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser, server: str, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of a reader; the test fails on any error in the console, and on any request to elsewhere."""
-    options: dict[str, Any] = {"viewport": WIDE, "locale": "en-US"} | getattr(request, "param", {})
-    context = browser.new_context(base_url=server, **options)
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    troubles: list[str] = []
-
-    def heard(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            troubles.append(message.text)
-
-    def asked(sent: Request) -> None:
-        if not sent.url.startswith((server, "data:")):
-            troubles.append(sent.url)
-
-    page.on("console", heard)
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("request", asked)
-    page.add_init_script("addEventListener('securitypolicyviolation', e => console.error(e.violatedDirective))")
-    yield page
-    context.close()
-    assert troubles == []
-
-
-def log_in(page: Page) -> None:
-    page.goto("/login")
-    page.fill("#login", made.LOGIN)
-    page.fill("#password", made.PASSWORD)
-    page.click("button.primary")
-    page.wait_for_url("**/")
-
-
 def open_results(page: Page) -> None:
     log_in(page)
     page.goto(RESULTS)
     page.wait_for_function("[...document.querySelectorAll('[data-chart]')].every(e => e.dataset.drawn)")
-
-
-def overflow(page: Page) -> int:
-    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
-
-
-def each_reader() -> list[Any]:
-    return [
-        pytest.param({"viewport": viewport, "locale": locale, "color_scheme": scheme}, id=f"{locale}-{name}-{scheme}")
-        for locale in ("en-US", "zh-CN")
-        for name, viewport, scheme in (("wide", WIDE, "light"), ("narrow", NARROW, "dark"))
-    ]
 
 
 @pytest.mark.parametrize("page", each_reader(), indirect=True)
