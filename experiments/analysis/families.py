@@ -61,7 +61,9 @@ def _family(members: Sequence[Compared], correction: Correction, alpha: float) -
         ]
     elif correction == "bh":
         adjusted = multiplicity.benjamini_hochberg(p_values)
-        level = multiplicity.fcr_level(p_values, alpha)
+        # A p value that equals alpha is no claim here, as its interval does not leave out zero.
+        claimed = [raw if p < alpha else 1.0 for p, raw in zip(adjusted, p_values, strict=True)]
+        level = multiplicity.fcr_level(claimed, alpha)
         levels = [level if p < alpha else None for p in adjusted]
     else:
         adjusted, levels = list(p_values), [alpha] * len(members)
