@@ -62,7 +62,9 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session whose work is committed at the end, or undone when an error leaves it."""
-        with Session(self.engine) as session, session.begin():
+        # What the record asks of those who write goes with the session: the settings end here.
+        info = {"two_persons": self.settings.two_persons}
+        with Session(self.engine, info=info) as session, session.begin():
             yield session
 
     def catalog(self, session: Session) -> Catalog:

@@ -99,7 +99,7 @@ class ApiKey(Base):
 
 
 class Account(Base):
-    """A person who may log in to the pages."""
+    """A person who may log in to the pages: by a password (empty: none), or as ``subject`` of an OpenID provider."""
 
     __tablename__ = "accounts"
 
@@ -107,6 +107,13 @@ class Account(Base):
     login: Mapped[str] = mapped_column(unique=True)
     password_hash: Mapped[str]
     created_at: Mapped[datetime]
+    role: Mapped[str]
+    session_epoch: Mapped[int] = mapped_column(default=0, server_default="0")
+    disabled_at: Mapped[datetime | None]
+    subject: Mapped[str | None] = mapped_column(unique=True)
+    language: Mapped[str | None]
+    theme: Mapped[str | None]
+    up_colour: Mapped[str | None]
 
 
 class InboxRow(Base):
@@ -231,5 +238,28 @@ class SavedStudy(Base):
     finished_at: Mapped[datetime | None]
     settings: Mapped[str] = mapped_column(Text)
     notes: Mapped[str | None] = mapped_column(Text)
+    body: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class SavedList(Base):
+    """A list of users scored by a study's model: asked for, under way, or done.
+
+    ``slot``: which of the attributes of the experiment's lists tells each user's variant.
+    """
+
+    __tablename__ = "lists"
+    __table_args__ = (Index("ix_lists_experiment", "experiment", "created_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    study: Mapped[str]
+    experiment: Mapped[str]
+    slot: Mapped[int]
+    status: Mapped[str]
+    progress: Mapped[float] = mapped_column(Double)
+    created_at: Mapped[datetime]
+    beat_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    settings: Mapped[str] = mapped_column(Text)
     body: Mapped[str | None] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(Text)

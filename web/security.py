@@ -9,6 +9,8 @@ from flask.sessions import SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
 
 from experiments import access
+from experiments.access import AccountInfo, Role
+from experiments.errors import Forbidden
 from web.state import state
 
 _POLICY = "; ".join(
@@ -32,6 +34,8 @@ HEADERS = {
 }
 
 SESSION = timedelta(hours=12)
+
+View = Callable[..., ResponseReturnValue]
 
 
 class _Sessions(SecureCookieSessionInterface):
@@ -63,19 +67,60 @@ def _add_headers(response: Response) -> Response:
     return response
 
 
-def login_required(view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:
-    """Let only people in who are logged in and still have an account; others are sent to the login page."""
-
-    @wraps(view)
-    def guarded(**arguments: object) -> ResponseReturnValue:
+def account() -> AccountInfo | None:
+    """Return the account of who asks, if he is logged in and may still come in."""
+    if "account" not in g:
         login = session.get("login")
-        with state().store.read() as record:
-            known = login is not None and login in access.accounts(record)
-        if not known:
-            session.pop("login", None)
-            target = request.full_path.rstrip("?") if request.method == "GET" else None
-            return redirect(url_for("accounts.login", next=target))
-        g.login = login
-        return view(**arguments)
+        found = None
+        if isinstance(login, str):
+            with state().store.read() as record:
+                found = access.account(record, login)
+        # A session begun before the password changed counts no more.
+        open_ = found is not None and found.disabled_at is None and found.epoch == session.get("epoch", 0)
+        g.account = found if open_ else None
+    held: AccountInfo | None = g.account
+    return held
 
-    return guarded
+
+def may(role: str) -> bool:
+    """Tell whether who asks has at least this role."""
+    who = account()
+    return who is not None and who.role.includes(Role(role))
+
+
+def log_in(who: AccountInfo) -> None:
+    """Begin a session; the language chosen on the way to it stays, unless the account has one."""
+    chosen = who.language or session.get("language")
+    session.clear()
+    session.permanent = True
+    session["login"], session["epoch"] = who.login, who.epoch
+    if chosen:
+        session["language"] = chosen
+    g.account = who
+
+
+def needs(role: Role) -> Callable[[View], View]:
+    """Let only people in who are logged in and have at least this role; others get the login page, or a refusal."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(**arguments: object) -> ResponseReturnValue:
+            who = account()
+            if who is None:
+                session.pop("login", None)
+                session.pop("epoch", None)
+                target = request.full_path.rstrip("?") if request.method == "GET" else None
+                return redirect(url_for("accounts.login", next=target))
+            g.login, g.role = who.login, who.role
+            if not who.role.includes(role):
+                raise Forbidden("role_needed", f"this needs the role {role}, {who.login!r} is {who.role}", role=role)
+            return view(**arguments)
+
+        return guarded
+
+    return decorate
+
+
+def login_required(view: View) -> View:
+    """Let everybody in who is logged in; others are sent to the login page."""
+    return needs(Role.viewer)(view)

@@ -11,7 +11,7 @@ from experiments import database
 from experiments.errors import Conflict
 from experiments.settings import Settings
 from experiments.store import Store
-from experiments.tables import ApiKey, Base, Instant, Revision
+from experiments.tables import Account, ApiKey, Base, Instant, Revision
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -57,6 +57,19 @@ def test_keys_made_before_there_were_origins_have_none(engine: Engine) -> None:
     database.check_schema(engine)
     with engine.connect() as connection:
         assert connection.execute(select(ApiKey.name, ApiKey.scopes, ApiKey.origins)).one() == ("app", "read", "")
+
+
+def test_accounts_made_before_there_were_roles_are_admins(engine: Engine) -> None:
+    database.migrate(engine)
+    database.downgrade(engine, "0003")
+    account = "('li', '', '2026-03-02 08:30:00')"
+    with engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO accounts (login, password_hash, created_at) VALUES {account}"))
+    database.migrate(engine)
+    database.check_schema(engine)
+    with engine.connect() as connection:
+        columns = (Account.login, Account.role, Account.session_epoch, Account.disabled_at, Account.theme)
+        assert connection.execute(select(*columns)).one() == ("li", "admin", 0, None, None)
 
 
 def test_the_check_sees_a_difference(engine: Engine) -> None:

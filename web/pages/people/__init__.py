@@ -1,0 +1,1 @@
+"""The pages of people: accounts, roles, keys, the audit trail, second persons."""
