@@ -33,7 +33,7 @@ _EXACT: Final = 2**53  # below, whole numbers are exact as float64, and no great
 
 @dataclass(frozen=True, slots=True)
 class BulkAssignment:
-    """One entry for each user: indices into the experiment's variants (-1: none), `REASONS` and strata (-1: none)."""
+    """One entry for each user: indices into the experiment's variants, `REASONS`, and waves or strata (-1: none)."""
 
     variant: npt.NDArray[np.int8]
     reason: npt.NDArray[np.int8]
@@ -175,6 +175,14 @@ def _allocate(
     result: BulkAssignment,
 ) -> None:
     """Fill in the answers of users who meet no check but the strata and the coverage."""
+    if experiment.waves:
+        opened, waves = np.full(BUCKETS, -1, np.int8), np.full(BUCKETS, -1, np.int16)
+        for i, wave in enumerate(experiment.waves):
+            for arm, (start, end) in enumerate(wave.ranges):
+                opened[start:end], waves[start:end] = arm, i
+        why = np.where(opened < 0, _INDEX[Reason.not_covered], _INDEX[Reason.assigned])
+        result.variant[:], result.reason[:], result.stratum[:] = opened[places], why[places], waves[places]
+        return
     result.reason.fill(_INDEX[Reason.no_stratum])
     free: _Mask | None = None  # None: all users
     for i, stratum in enumerate(experiment.strata):

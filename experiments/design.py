@@ -42,6 +42,15 @@ class ValueSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapting:
+    """Shares that follow the evidence: by which metric, the least share, and of each wave its instant and its size."""
+
+    metric: str
+    floor: float
+    waves: Mapping[str, tuple[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
 class Design:
     """What was planned, as far as the analysis needs it.
 
@@ -49,7 +58,7 @@ class Design:
     combined from the strata; ``members`` the strata that make up each segment reported on; ``dimensions`` the segments
     that together make up everyone, by what they are segments of. ``pairs``: compare all pairs of variants. ``factors``:
     levels of each variant, ``doses`` its touches a week. ``ghosts``: a trigger is recorded in every variant. ``ended``:
-    nobody new is exposed any more.
+    nobody new is exposed any more. ``adapting``: the strata are waves whose shares followed the ones before.
     """
 
     experiment: str
@@ -77,6 +86,7 @@ class Design:
     ghosts: bool = False
     ended: bool = False
     value: ValueSpec | None = None
+    adapting: Adapting | None = None
 
     @property
     def strata(self) -> tuple[str | None, ...]:

@@ -85,7 +85,7 @@ def _rules(experiment: CompiledExperiment, writer: "_Writer") -> list[Json]:
     if experiment.audience is not None:
         eligible.append(writer.condition(experiment.audience.condition))
     earlier: list[Json] = []
-    for stratum in experiment.strata:
+    for stratum in experiment.waves or experiment.strata:
         parts = [*eligible, {"$nor": list(earlier)}] if earlier else list(eligible)
         if stratum.rule is not None:
             segment = writer.condition(stratum.rule.condition)

@@ -384,6 +384,12 @@ class _Checker:
     def _stratum(
         self, item: Exposure, data: str | None, document: Experiment, compiled: CompiledExperiment
     ) -> str | None:
+        if document.waves:
+            wave = compiled.wave(item.user_id)
+            if wave is None and item.user_id not in document.forced:
+                found = f"no wave that is open has the user {item.user_id!r}"
+                raise _Refused(ItemCode.unknown_stratum, f"{found}: assign users by the newest revision")
+            return wave or compiled.waves[0].segment
         if not document.strata:
             if item.stratum is not None:
                 raise _Refused(ItemCode.unknown_stratum, f"the experiment {item.experiment!r} has no strata")

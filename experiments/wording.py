@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from math import floor, log10
 
@@ -90,7 +91,8 @@ def method(report: Report) -> str:
     parts += [f"planned for {plan.planned_users:,} users"] if plan.planned_users is not None else []
     parts += [f"spending {words(plan.spending)}"] if plan.spending else []
     parts += [f"prior of the lift {plan.prior[0]:+.1%} ± {plan.prior[1]:.1%}"] if plan.prior else []
-    parts += ["stratified"] if plan.stratified else []
+    parts += ["shares follow the evidence, read within waves"] if report.adaptive else []
+    parts += ["stratified"] if plan.stratified and not report.adaptive else []
     return ", ".join(parts)
 
 
@@ -129,6 +131,21 @@ def looks(report: Report) -> Grid | None:
         state = crossed or ("-" if look.reached else "not reached")
         rows.append([f"{look.number}", f"{look.users:,}", look.day or "", f"{look.bound:.3f}", statistic, state])
     return Grid("looks", ("", "users", "day", "bound", "z", "crossed"), rows) if rows else None
+
+
+def waves(report: Report) -> Grid | None:
+    """Return the waves of adaptive shares: when each opened, each variant's share of its users, and who came."""
+    if report.adaptive is None:
+        return None
+    named = names(report)
+    rows = []
+    for wave in report.adaptive.waves:
+        given = [f"{wave.shares[variant]:.1%} {wave.observed.get(variant, 0):,}" for variant in named]
+        opened = datetime.fromisoformat(wave.opened_at).isoformat(timespec="minutes")
+        p_value = "" if wave.p_value is None else f"{wave.p_value:.4g}"
+        rows.append([f"{wave.number}", opened, f"{wave.size:.0%}", *given, p_value])
+    columns = ("", "opened", "of all users", *named.values(), "p of the split")
+    return Grid("waves, each variant's share of the users and how many came", columns, rows, labels=2)
 
 
 def heading(metric: MetricReport) -> str:

@@ -4,6 +4,10 @@ Thompson's shares: each arm gets the probability that it is the best (Thompson 1
 tried less, so their bad luck is never corrected: their plain means are too low and intervals wrong. The adaptively
 weighted doubly robust estimates have neither fault (Hadad, Hirshberg, Zhan, Wager & Athey 2021, "Confidence intervals
 for policy evaluation in adaptive experiments", PNAS 118).
+
+Where shares change between batches only, and who is in which batch is known, `batched` needs sums alone, and compares
+within batches: users need not be alike over time (Zhang, Janson & Murphy 2020, "Inference for batched bandits",
+NeurIPS 33).
 """
 
 import math
@@ -17,7 +21,7 @@ from stats.arms import ArmVector
 from stats.errors import Problem, StatError
 from stats.moments import Floats, Moments
 
-__all__ = ["adaptive_scores", "adaptive_value", "thompson_shares"]
+__all__ = ["adaptive_scores", "adaptive_value", "batched", "thompson_shares"]
 
 # The variance pooled over arms counts as this many users of every arm, so that none is certain after a few.
 _POOLED_USERS = 2
@@ -116,6 +120,45 @@ def adaptive_value(
     mean = (weights * scores).sum(axis=0)
     influence = weights * (scores - mean)
     return ArmVector(users.astype(np.int64), mean, influence.T @ influence, np.zeros(k))
+
+
+def batched(batches: Sequence[ArmVector], users: npt.ArrayLike | None = None) -> ArmVector:
+    """Arm vector of the whole experiment from batches whose shares were set by the batches before.
+
+    `batches`: one arm vector each, of the same arms. mu = sum_b w_b mu_b, Sigma = sum_b w_b^2 Sigma_b with
+    w_b ~ sqrt(N_b) / sd_b, where sd_b^2 = sum_a s_a^2 / n_ba and s_a^2 is one user's variance in arm a, pooled over the
+    batches. All arms of a batch have one weight, so differences are within batches, and what drifts from batch to batch
+    in all arms alike cancels. In given shares each batch is an ordinary randomised comparison; w_b sd_b does not depend
+    on the shares, so the standardised sum is normal although they followed the outcomes: with weights by users alone
+    (`stats.arms.stratified`) its variance would hang on the shares, which do not settle where no arm is better.
+
+    `users` (B,): N_b, not to depend on the outcomes; by default the users of these arms. For one look at a size fixed
+    beforehand give all users of each batch, for a confidence sequence those of these arms, which are its clock.
+    Where effects differ between batches the estimate is their mean by these weights. Hand in the arms to be compared:
+    the weights of more are right for the sum of their variances. A batch without two users of each arm must be left
+    out.
+    """
+    if not batches:
+        raise ValueError("nothing to combine")
+    if len({batch.mean.size for batch in batches}) > 1:
+        raise ValueError("the batches must hold the same arms")
+    n = np.array([batch.n for batch in batches], dtype=np.float64)
+    if (n < 1).any():
+        raise ValueError("leave out batches that lack an arm")
+    size = n.sum(axis=1) if users is None else np.asarray(users, dtype=np.float64)
+    if size.shape != (len(batches),) or not (size > 0).all():
+        raise ValueError(f"users must be one positive number for each of {len(batches)} batches")
+    own = np.array([np.diag(batch.covariance) for batch in batches])
+    pooled = (n**2 * own).sum(axis=0) / n.sum(axis=0)
+    spread = (pooled / n).sum(axis=1) if (pooled > 0).any() else (1 / n).sum(axis=1)
+    weights = np.sqrt(size / spread)
+    weights /= weights.sum()
+    return ArmVector(
+        n.sum(axis=0).astype(np.int64),
+        weights @ np.array([batch.mean for batch in batches]),
+        np.tensordot(weights**2, np.array([batch.covariance for batch in batches]), 1),
+        weights**4 @ np.array([batch.satterthwaite for batch in batches]),
+    )
 
 
 def _past_means(outcome: Floats, given: npt.NDArray[np.bool_]) -> Floats:

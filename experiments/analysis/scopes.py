@@ -102,7 +102,8 @@ class Scope:
     def pair(self, variant: str, control: str) -> Pair:
         """Two variants; strata in which one of them is missing are left out."""
         counts = self.measurement.conversions(self.rows, variant, control)
-        if self.together is not None:
+        # Waves are weighed by the precision of the two compared.
+        if self.together is not None and (self.measurement.design.adapting is None or len(self.rows) == 1):
             places = list(self.measurement.design.variants)
             return Pair(*self.together, places.index(variant), places.index(control), counts)
         vector = self.vector([variant, control])

@@ -124,6 +124,8 @@ def for_experiment(store: Store, request: ExperimentPlanRequest, *, now: datetim
     """
     with store.read() as session:
         experiment: Experiment = registry.get(session, Kind.experiment, request.experiment)
+        # Adaptive shares are planned as the equal ones they start from, before any wave is open.
+        experiment = experiment.model_copy(update={"waves": []})
         uses = registry.metric_uses(session, experiment)
         judge = _judge(experiment, registry.snapshot(session))
     population = Population.of(store, judge, now)

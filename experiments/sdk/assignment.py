@@ -6,15 +6,16 @@ here are ignored, so that an older SDK reads the snapshot of a newer server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from types import MappingProxyType
 from typing import Final, TypeVar
 
 from .conditions import attribute_names, compile_condition
 from .errors import DocumentError
 from .experiment import NO_ATTRIBUTES, Assignment, CompiledExperiment, Reason, Rule, Slice, Stratum
-from .hashing import code_units, fnv1a32
+from .hashing import BUCKETS, code_units, fnv1a32
 from .shares import allocation, ten_thousandths
 
 __all__ = ["Assignment", "CompiledExperiment", "Evaluator", "Reason", "allocation", "compile_experiment"]
@@ -100,7 +101,14 @@ def _compile(document: Mapping[str, object], parts: _Parts) -> CompiledExperimen
         coverage = _inherited(part.get("coverage"), document.get("coverage"), 1.0)
         ranges = _ranges(weights, coverage, variants, where)
         segment = None if rule is None else _text(part, "segment", where)
-        uncovered = answer(Reason.not_covered, None, segment)
+        return allocated(segment, rule, ranges, answer(Reason.not_covered, None, segment))
+
+    def wave(number: int, ranges: tuple[tuple[int, int], ...]) -> Stratum:
+        return allocated(f"{key}:{number}", None, ranges, answer(Reason.not_covered))
+
+    def allocated(
+        segment: str | None, rule: Rule | None, ranges: tuple[tuple[int, int], ...], uncovered: Assignment
+    ) -> Stratum:
         arms = [answer(Reason.assigned, variant, segment) for variant in variants]
         # Between two bounds the answer is constant: an arm inside its range, nobody behind it.
         bounds = tuple(bound for range_ in ranges for bound in range_)
@@ -112,7 +120,14 @@ def _compile(document: Mapping[str, object], parts: _Parts) -> CompiledExperimen
         return stratum(where, _named(parts.segments, part.get("segment"), f"{where}.segment"), part)
 
     written = [_object(part, f"{path}.strata.{i}") for i, part in enumerate(_array(document, "strata", path))]
-    strata = tuple(written_stratum(i, part) for i, part in enumerate(written)) or (stratum(path),)
+    waves = tuple(wave(number, ranges) for number, ranges in enumerate(_waves(document, variants, path), 1))
+    if waves:
+        # One look-up for all of them: in the order of the buckets, and nobody behind the last one.
+        after = tuple(one for part in waves for one in part.answers[1:])
+        bounds = tuple(bound for part in waves for bound in part.bounds)
+        strata: tuple[Stratum, ...] = (Stratum(None, None, (), bounds, (answer(Reason.not_covered), *after)),)
+    else:
+        strata = tuple(written_stratum(i, part) for i, part in enumerate(written)) or (stratum(path),)
     audience = document.get("audience")
     rule = None if audience is None else _rule(audience, parts.saved_groups, f"{path}.audience")
     holdouts = tuple(
@@ -147,6 +162,7 @@ def _compile(document: Mapping[str, object], parts: _Parts) -> CompiledExperimen
         _state=fnv1a32(code_units(salt)),
         _plain=plain,
         sticky=document.get("sticky") is not False,
+        waves=waves,
     )
 
 
@@ -220,6 +236,23 @@ def _ranges(weights: object, coverage: object, variants: Sequence[str], path: st
         return allocation(shares, coverage)  # type: ignore[arg-type]
     except DocumentError as error:
         raise DocumentError(f"{path}.{error.path}", error.value, error.remedy) from None
+
+
+def _waves(document: Mapping[str, object], variants: Sequence[str], path: str) -> Iterator[tuple[tuple[int, int], ...]]:
+    """The ranges of each wave, which begins where the one before ends; in it, arms follow in their order."""
+    start = 0
+    for i, item in enumerate(_array(document, "waves", path)):
+        where = f"{path}.waves.{i}.widths"
+        widths = _object(_object(item, f"{path}.waves.{i}").get("widths"), where)
+        if widths.keys() != set(variants):
+            raise DocumentError(where, widths, f"give one width for each of {', '.join(variants)}")
+        ends = tuple(
+            accumulate((ten_thousandths(widths[variant], f"{where}.{variant}") for variant in variants), initial=start)
+        )
+        start = ends[-1]
+        if start > BUCKETS:
+            raise DocumentError(where, widths, "give widths that sum to 1 at most over all waves")
+        yield tuple(pairwise(ends))
 
 
 # Fields.

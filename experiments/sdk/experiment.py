@@ -81,7 +81,8 @@ class Slice:
 class Stratum:
     """One allocation: the arms' bucket ranges in the order of the variants, for the users whom `rule` matches.
 
-    `answers[bisect_right(bounds, bucket)]` is the assignment of a bucket.
+    `answers[bisect_right(bounds, bucket)]` is the assignment of a bucket. Waves are looked up together, in one without
+    ranges of its own.
     """
 
     segment: str | None
@@ -115,6 +116,7 @@ class CompiledExperiment:
     _state: int
     _plain: Stratum | None  # the only stratum, where no rule decides before the bucket
     sticky: bool = True  # whether a stored variant is kept
+    waves: tuple[Stratum, ...] = ()  # of shares that follow the evidence, one behind the other in the buckets
     _buckets: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def assign(
@@ -156,6 +158,11 @@ class CompiledExperiment:
     def bucket(self, user_id: str) -> int:
         """Return the user's bucket, 0 to 9,999, under the experiment's salt."""
         return bucket_after(self._state, user_id)
+
+    def wave(self, user_id: str) -> str | None:
+        """Return the stratum of the wave that a user belongs to, None before it opens; only where there are waves."""
+        place = self.bucket(user_id)
+        return next((w.segment for w in self.waves if w.ranges[0][0] <= place < w.ranges[-1][1]), None)
 
     def _stratum(self, user_id: str, attributes: Mapping[str, object]) -> Stratum | Assignment:
         if not isinstance(attributes, Mapping):

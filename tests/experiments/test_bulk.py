@@ -29,7 +29,10 @@ def objects(values):
 
 def answers(experiment, result):
     """The rows as (variant, reason, stratum)."""
-    variants, segments = [*experiment.variants, None], [*(stratum.segment for stratum in experiment.strata), None]
+    variants, segments = (
+        [*experiment.variants, None],
+        [*(part.segment for part in experiment.waves or experiment.strata), None],
+    )
     return [
         (variants[variant], REASONS[reason], segments[stratum])
         for variant, reason, stratum in zip(result.variant, result.reason, result.stratum, strict=True)

@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from experiments import wording
-from experiments.design import ValueSpec
+from experiments import printout, wording
+from experiments.design import Adapting, ValueSpec
 from experiments.fields import Role
 from experiments.report import Report
 from stats.groupsequential import Spending
@@ -25,6 +25,25 @@ def test_advice_tells_whom_what_and_why() -> None:
         f"ship T to everyone; worth {value.estimate:,.0f} CNY a month, "
         f"between {value.lower:,.0f} and {value.upper:,.0f} (primary better)"
     )
+
+
+def test_waves_are_listed_with_shares_users_and_the_test_of_their_split() -> None:
+    shares = {"x:1": {"c": 0.5, "t": 0.5}, "x:2": {"c": 0.2, "t": 0.8}}
+    rng = np.random.default_rng(1)
+    sizes = {("x:1", "c"): 60, ("x:1", "t"): 60, ("x:2", "c"): 40, ("x:2", "t"): 160}
+    opened = {wave: (f"2026-03-0{i}T08:30:00.123456+00:00", 0.25) for i, wave in enumerate(shares, 1)}
+    adapting = Adapting("m", 0.1, opened)
+    plan = design(shares, segments={}, members={}, dimensions={}, adapting=adapting)
+    report = build(plan, (spec(), measured({cell: rng.normal(10, 1, n) for cell, n in sizes.items()})))
+    found = wording.waves(report)
+    assert found is not None
+    assert found.columns == ("", "opened", "of all users", "C", "T", "p of the split")
+    assert found.rows == [
+        ["1", "2026-03-01T08:30+00:00", "25%", "50.0% 60", "50.0% 60", "1"],
+        ["2", "2026-03-02T08:30+00:00", "25%", "20.0% 40", "80.0% 160", "1"],
+    ]
+    assert "80.0% 160" in printout.page(report)
+    assert wording.waves(build(design(), (spec(), measured({(None, "t"): [1, 2, 3], (None, "c"): [1, 2, 4]})))) is None
 
 
 def texts(report: Report) -> str:

@@ -48,7 +48,7 @@ def growthbook_rules(document):
         for salt, ranges in slices
     ]
     earlier = []
-    for stratum in experiment.strata:
+    for stratum in experiment.waves or experiment.strata:
         segment = stratum.rule.condition if stratum.rule else {}
         rules.append(
             {
@@ -60,7 +60,8 @@ def growthbook_rules(document):
                 "condition": {"$and": [document.get("audience") or {}, segment, *({"$not": one} for one in earlier)]},
             }
         )
-        earlier.append(segment)
+        if stratum.rule:
+            earlier.append(segment)
     return rules if experiment.running else []
 
 
