@@ -9,19 +9,20 @@ may change while an experiment runs, in ``lifecycle``, and while a policy does, 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from experiments.errors import FieldProblem, InvalidDocument
-from experiments.fields import Condition, Document, EventName, Key, Name, Role, Share, distinct, flag_type
+from experiments.fields import Condition, Document, EventName, Instant, Key, Name, Role, Share, distinct, flag_type
 from experiments.metrics import Metric, MetricKind
 from experiments.plans import Plan
 from experiments.policy import Policy
 from experiments.sdk.assignment import allocation
 from experiments.sdk.errors import DocumentError
 from experiments.variants import MetricUse, Value, Variant
+from experiments.waves import Adaptive, Wave, label
 
 
 class LayerRange(Document):
@@ -57,6 +58,17 @@ class Reach(Document):
     trigger: EventName | None = None
 
 
+class Schedule(Document):
+    """When the server starts a draft, and stops what runs, by itself."""
+
+    start_at: Instant | None = None
+    stop_at: Instant | None = None
+
+    def _inconsistencies(self) -> Iterator[tuple[str, str]]:
+        if self.start_at is not None and self.stop_at is not None and self.stop_at <= self.start_at:
+            yield "stop_at", "give an instant after start_at"
+
+
 class Status(StrEnum):
     """Life cycle of an experiment."""
 
@@ -80,17 +92,21 @@ class Decision(Document):
 class Experiment(Document):
     """A randomised comparison of variants.
 
-    ``status``, ``phase``, ``salt``, ``revision`` and ``decision`` are kept by the server: a document sent in may leave
-    them out, or repeat what the server last answered.
+    ``status``, ``phase``, ``salt``, ``revision``, ``waves`` and ``decision`` are kept by the server: a document sent in
+    may leave them out, or repeat what the server last answered.
     """
 
     key: Key
     name: Name
     hypothesis: str = ""
+    owner: Annotated[str, Field(max_length=200)] = ""
+    tags: list[Name] = Field(default_factory=list)
+    schedule: Schedule | None = None
     variants: list[Variant] = Field(min_length=2, max_length=100)
     control: Key
     weights: dict[Key, Share] | None = None
     coverage: Share = 1.0
+    adaptive: Adaptive | None = None
     audience: Condition | None = None
     layer: LayerRange | None = None
     holdouts: list[Key] = Field(default_factory=list)
@@ -104,6 +120,7 @@ class Experiment(Document):
     phase: int = Field(default=1, ge=1)
     salt: str | None = Field(default=None, min_length=1, max_length=200)
     revision: int = Field(default=1, ge=1)
+    waves: list[Wave] = Field(default_factory=list)
     decision: Decision | None = None
 
     def _inconsistencies(self) -> Iterator[tuple[str, str]]:
@@ -123,6 +140,8 @@ class Experiment(Document):
             yield "strata", "name each segment once"
         if not distinct(self.holdouts):
             yield "holdouts", "name each holdout once"
+        if not distinct(self.tags):
+            yield "tags", "name each tag once"
         for user, variant in self.forced.items():
             if variant not in keys:
                 yield f"forced.{user}", one_of
@@ -135,8 +154,25 @@ class Experiment(Document):
             yield "value.metric", "name one of this experiment's metrics"
         if self.decision is not None and self.decision.variant not in keys:
             yield "decision.variant", one_of
+        yield from self._adaptive_problems(uses)
         yield from self._factor_problems()
         yield from self._flag_problems()
+
+    def _adaptive_problems(self, metrics: Sequence[str]) -> Iterator[tuple[str, str]]:
+        found, arms = self.adaptive, len(self.variants)
+        if found is None:
+            if self.waves:
+                yield "waves", "leave them out: only adaptive shares come in waves"
+            return
+        for field, default in (("weights", None), ("coverage", 1.0), ("strata", [])):
+            if getattr(self, field) != default:
+                yield field, "leave it out: with adaptive shares, waves of users open one after the other"
+        if found.metric is not None and found.metric not in metrics:
+            yield "adaptive.metric", "name one of this experiment's metrics"
+        if not found.fits(arms, found.buckets):
+            yield "adaptive.floor", f"give less: {arms} variants with that floor are more than a wave"
+        if self.plan.method not in ("sequential", "fixed"):
+            yield "plan.method", "choose sequential or fixed: with adaptive shares, only these keep their error rate"
 
     def _flag_problems(self) -> Iterator[tuple[str, str]]:
         kinds = {flag_type(variant.value) for variant in self.variants}
@@ -169,7 +205,9 @@ class Experiment(Document):
         return [weights[key] for key in keys]
 
     def shares(self) -> dict[str | None, dict[str, float]]:
-        """Return, for each stratum (None where there are none), each variant's share of those assigned."""
+        """Return, for each stratum or wave (None where there are none), each variant's share of those assigned."""
+        if self.waves:
+            return {label(self.key, number): wave.shares() for number, wave in enumerate(self.waves, 1)}
         keys = [variant.key for variant in self.variants]
         result: dict[str | None, dict[str, float]] = {}
         sources = list(self._allocations())

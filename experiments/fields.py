@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from experiments.sdk.conditions import compile_condition
@@ -46,6 +47,13 @@ def _check_finite(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("bad_instant", "give an instant between the years 1 and 9999 UTC") from None
+
+
 class _AnyGroup(Mapping[str, Sequence[object]]):
     """Every group exists and is empty."""
 
@@ -60,6 +68,7 @@ class _AnyGroup(Mapping[str, Sequence[object]]):
 
 
 Share = Annotated[float, Field(ge=0, le=1), AfterValidator(_check_share)]
+Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Condition = Annotated[dict[str, Any], AfterValidator(_check_condition)]
 Payload = Annotated[dict[str, Any], AfterValidator(_check_finite)]
 FlagValue = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str | Payload

@@ -1,17 +1,21 @@
 """What may change when: the life cycle of an experiment, as pure functions on documents.
 
 draft → running ⇄ paused → stopped → decided → archived. A draft changes freely. Once started, an experiment may widen
-coverage, and change texts, forced users and secondary metrics; changed weights start a new phase, with a new salt,
-that is analysed on its own; everything else that decides who gets what, or how the answer is read, is fixed.
+coverage, and change texts, owner, tags, schedule, forced users and secondary metrics; changed weights start a new
+phase, with a new salt, that is analysed on its own; everything else that decides who gets what, or how the answer is
+read, is fixed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+from experiments import waves
 from experiments.documents import Decision, Experiment, Kind, Status, parse
 from experiments.errors import Conflict, FieldProblem, InvalidDocument
 from experiments.fields import Document, Role
 from experiments.variants import MetricUse
+from experiments.waves import Wave
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.draft: frozenset({Status.running, Status.archived}),
@@ -22,13 +26,13 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.archived: frozenset(),
 }
 
-_OPEN_FIELDS = frozenset({"name", "hypothesis", "forced", "value", "metrics", "revision"})
-_KEPT_FIELDS = ("status", "phase", "salt", "decision")
+_OPEN_FIELDS = frozenset({"name", "hypothesis", "owner", "tags", "schedule", "forced", "value", "metrics", "revision"})
+_KEPT_FIELDS = ("status", "phase", "salt", "waves", "decision")
 
 
 def first(proposed: Experiment) -> Experiment:
     """Return the first revision of a new experiment."""
-    require_fresh(proposed, {"status": "draft", "phase": 1, "revision": 1, "decision": None}, "experiment")
+    require_fresh(proposed, {"status": "draft", "phase": 1, "revision": 1, "waves": [], "decision": None}, "experiment")
     return proposed.model_copy(update={"salt": proposed.salt or f"{proposed.key}:1"})
 
 
@@ -143,6 +147,33 @@ def move(current: Experiment, status: Status, decision: Decision | None = None) 
     # Validated again, as the decision names a variant.
     moved: Experiment = parse(Kind.experiment, current.model_copy(update=update).to_json())
     return moved
+
+
+def started(moved: Experiment, now: datetime) -> Experiment:
+    """Return the revision that ``move`` made, with the first wave open where shares are adaptive."""
+    if moved.adaptive is None or moved.waves or moved.status is not Status.running:
+        return moved
+    equal = {variant.key: 1 / len(moved.variants) for variant in moved.variants}
+    return moved.model_copy(update={"waves": open_wave(moved, equal, now).waves})
+
+
+def open_wave(current: Experiment, shares: Mapping[str, float], now: datetime) -> Experiment:
+    """Return the revision in which the next wave of an experiment with adaptive shares is open.
+
+    Raises:
+        Conflict: ``not_adaptive``; ``not_running``; ``waves_complete``, when all users are in a wave.
+    """
+    if current.adaptive is None:
+        raise Conflict("not_adaptive", f"the experiment {current.key!r} has fixed shares")
+    if current.status is not Status.running:
+        raise Conflict("not_running", f"the experiment {current.key!r} is {current.status}: its waves stay as they are")
+    buckets = waves.next_size(current.adaptive, current.waves, len(current.variants))
+    if not buckets:
+        raise Conflict(
+            "waves_complete", f"every user is in one of the {len(current.waves)} waves: none is left to open"
+        )
+    wave = Wave(opened_at=now, widths=waves.widths(shares, current.adaptive.floor, buckets))
+    return current.model_copy(update={"waves": [*current.waves, wave], "revision": current.revision + 1})
 
 
 def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[dict[str, object]]:

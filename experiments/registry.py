@@ -9,10 +9,11 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from experiments import lifecycle, rollout
+from experiments import audit, lifecycle, rollout, waves
 from experiments.documents import Decision, Experiment, Holdout, Kind, Layer, Status, parse
 from experiments.errors import Conflict, FieldProblem, InvalidDocument, NotFound
 from experiments.fields import Document, Role
+from experiments.metrics import ConversionMetric, MeanMetric, RetentionMetric
 from experiments.policy import Policy, PolicyStatus
 from experiments.tables import AuditEntry, Revision
 
@@ -79,14 +80,46 @@ def revise(
 def move(
     session: Session, key: str, status: Status, *, actor: str, now: datetime, decision: Decision | None = None
 ) -> Experiment:
-    """Take an experiment one step through its life cycle and return the new revision."""
+    """Take an experiment one step through its life cycle and return the new revision.
+
+    Raises:
+        Conflict: ``second_person``: where the store asks for two persons, who wrote it neither starts it nor decides;
+            else see ``lifecycle.move``.
+    """
     _one_at_a_time(session)
     current, revision = _newest(session, Kind.experiment, key)
-    document = lifecycle.move(current, status, decision)
+    document = lifecycle.started(lifecycle.move(current, status, decision), now)
+    if status is Status.decided or (current.status is Status.draft and status is Status.running):
+        _check_second(session, Kind.experiment, key, actor)
     if status is Status.running:
         _check_references(session, document)
         _check_layer(session, document)
     _append(session, Kind.experiment, current, document, revision + 1, status, actor, now)
+    return document
+
+
+def open_wave(
+    session: Session, key: str, shares: Mapping[str, float], *, revision: int, actor: str, now: datetime
+) -> Experiment:
+    """Open the next wave of an experiment with adaptive shares and return the new revision.
+
+    Args:
+        session: on the record.
+        key: of the experiment.
+        shares: of each variant among the wave's users.
+        revision: of the experiment that the shares were made for.
+        actor: who asks for it.
+        now: the present.
+
+    Raises:
+        NotFound: no such experiment.
+        Conflict: ``stale_revision`` when it was changed meanwhile; else see ``lifecycle.open_wave``.
+    """
+    _one_at_a_time(session)
+    current, newest = _newest(session, Kind.experiment, key)
+    lifecycle.require_newest(newest, revision)
+    document = lifecycle.open_wave(current, shares, now)
+    _append(session, Kind.experiment, current, document, newest + 1, waves.OPENED, actor, now)
     return document
 
 
@@ -96,7 +129,8 @@ def move_policy(session: Session, key: str, status: PolicyStatus, *, actor: str,
     Started, it takes the place of the experiment of the same key, whose phases its own follow.
 
     Raises:
-        Conflict: ``bad_transition``; ``experiment_open``, as long as that experiment could still change.
+        Conflict: ``bad_transition``; ``experiment_open``, as long as that experiment could still change;
+            ``second_person``, where the store asks for two persons and this one wrote the policy.
     """
     _one_at_a_time(session)
     current, revision = _newest(session, Kind.policy, key)
@@ -112,6 +146,8 @@ def move_policy(session: Session, key: str, status: PolicyStatus, *, actor: str,
                 )
             phases = experiment.phase
     document = rollout.move(current, status, phases)
+    if current.status is PolicyStatus.draft and status is PolicyStatus.running:
+        _check_second(session, Kind.policy, key, actor)
     _append(session, Kind.policy, current, document, revision + 1, status, actor, now)
     return document
 
@@ -202,7 +238,7 @@ def snapshot(session: Session) -> dict[str, Any]:
     policies = {policy.key: policy for policy in _started(session)}
     known = {segment.key: segment.condition for segment in all_of(session, Kind.segment)}
     rules = [segment for policy in policies.values() for segment in rollout.segments(policy, known)]
-    served = {document.key: document.to_json() for document in all_of(session, Kind.experiment)}
+    served = {document.key: _served(document) for document in all_of(session, Kind.experiment)}
     served |= {key: rollout.served(policy) for key, policy in policies.items()}
     return {
         "version": version(session),
@@ -238,6 +274,11 @@ def _one_at_a_time(session: Session) -> None:
         session.execute(text("SELECT pg_advisory_xact_lock(hashtext('upturn.documents'))"))
 
 
+def _served(experiment: Experiment) -> dict[str, Any]:
+    # An SDK that knows no waves must enrol nobody: to it, nobody is covered.
+    return experiment.to_json() | ({"coverage": 0.0} if experiment.adaptive else {})
+
+
 def _salted(document: Layer | Holdout) -> dict[str, Any]:
     return document.to_json() | {"salt": document.salt or document.key}
 
@@ -268,18 +309,8 @@ def _append(
     after = document.to_json()
     body = msgspec.json.encode(after).decode()
     session.add(Revision(kind=kind, key=document.key, revision=revision, body=body, actor=actor, created_at=now))
-    diff = lifecycle.difference(before.to_json() if before else None, after)
-    session.add(
-        AuditEntry(
-            at=now,
-            actor=actor,
-            action=action,
-            kind=kind,
-            key=document.key,
-            revision=revision,
-            diff=msgspec.json.encode(diff).decode(),
-        )
-    )
+    before_ = before.to_json() if before else None
+    audit.record(session, kind, document.key, action, before_, after, actor=actor, now=now, revision=revision)
     try:
         session.flush()
     except IntegrityError:
@@ -289,6 +320,11 @@ def _append(
     return document
 
 
+def _check_second(session: Session, kind: Kind, key: str, actor: str) -> None:
+    if session.info.get("two_persons") and actor in audit.authors(session, kind, key):
+        raise Conflict("second_person", f"{actor!r} wrote the {kind} {key!r}: another person does this step")
+
+
 def _check_references(session: Session, experiment: Experiment) -> None:
     named = [(Kind.metric, use.key, f"metrics.{i}.key") for i, use in enumerate(experiment.metrics)]
     named += [(Kind.segment, part.segment, f"strata.{i}.segment") for i, part in enumerate(experiment.strata)]
@@ -296,6 +332,13 @@ def _check_references(session: Session, experiment: Experiment) -> None:
     if experiment.layer is not None:
         named.append((Kind.layer, experiment.layer.key, "layer.key"))
     _check_named(session, experiment, named)
+    if experiment.adaptive is not None:
+        uses = [metric for metric, _, _, _ in metric_uses(session, experiment)]
+        followed = next((one for one in uses if one.key == experiment.adaptive.metric), uses[0])
+        if not isinstance(followed, ConversionMetric | MeanMetric | RetentionMetric):
+            remedy = "name a metric of the kind conversion, mean or retention: shares follow plain means"
+            problem = FieldProblem("adaptive.metric", followed.key, "not_one_number", remedy)
+            raise InvalidDocument([problem], "experiment")
 
 
 def _check_policy(session: Session, policy: Policy) -> None:

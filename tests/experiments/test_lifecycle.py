@@ -136,9 +136,9 @@ def test_all_frozen_fields_are_named_at_once() -> None:
 
 def test_no_field_is_forgotten() -> None:
     """Each field of an experiment is tried here, or may change, or is kept by the server."""
-    free = {"name", "hypothesis", "forced", "value"}
-    kept = {"key", "status", "phase", "salt", "revision", "decision"}
-    special = {"metrics", "coverage", "weights", "strata"}
+    free = {"name", "hypothesis", "owner", "tags", "schedule", "forced", "value"}
+    kept = {"key", "status", "phase", "salt", "revision", "waves", "decision"}
+    special = {"metrics", "coverage", "weights", "strata", "adaptive"}
     assert free | kept | special | CHANGES.keys() == set(Experiment.model_fields)
 
 
@@ -147,6 +147,9 @@ def test_no_field_is_forgotten() -> None:
     [
         {"name": "Other"},
         {"hypothesis": "more"},
+        {"owner": "Wang"},
+        {"tags": ["autumn"]},
+        {"schedule": {"stop_at": "2026-12-01T00:00:00Z"}},
         {"forced": {"u": "coupon"}},
         {"value": {"metric": "revenue", "monthly_users": 7}},
         {"metrics": [*FULL["metrics"], {"key": "visits"}]},

@@ -8,7 +8,7 @@ from flask import Response, request
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
-from experiments import registry
+from experiments import conflicts, registry
 from experiments.access import Scope
 from experiments.documents import Decision, Kind, Status, field_problem
 from experiments.errors import FieldProblem, InvalidDocument, NotFound
@@ -100,6 +100,13 @@ def _move(key: str) -> Response:
     return json_answer(document.to_json(), headers={"ETag": f'"{document.revision}"'})
 
 
+def _conflicts(key: str) -> Response:
+    held = state()
+    with held.store.read() as session:
+        experiment = registry.get(session, Kind.experiment, key)
+        return json_answer(conflicts.find(session, held.store.lake, experiment, now=held.clock()))
+
+
 def sent(adapter: TypeAdapter[_T]) -> _T:
     """Return the request's body as what it should be, or refuse it with all that is wrong."""
     raw = payload.body()
@@ -147,6 +154,16 @@ def declare(operations: Operations) -> None:
         answers={200: Answer("The new revision", _document(Kind.experiment), ("ETag",))},
         problems=(409, 412, 422),
         headers=("If-Match",),
+    )
+    operations.add(
+        "GET",
+        "/experiments/{key}/conflicts",
+        _conflicts,
+        name="get_experiment_conflicts",
+        summary="Who would take part, and what stands in the way or should be looked at before the start.",
+        tag="experiments",
+        scope=Scope.read,
+        answers={200: Answer("The findings", {JSON: {"$ref": "#/components/schemas/Findings"}})},
     )
 
 
