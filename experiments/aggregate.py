@@ -17,6 +17,7 @@ from experiments import people
 from experiments.facts import Facts
 from experiments.metrics import QuantileMetric, TimeToEventMetric
 from experiments.outcomes import (
+    PLACEBO,
     RECEIVED,
     SLICES,
     TRIGGERED,
@@ -26,6 +27,7 @@ from experiments.outcomes import (
     asked,
     asks_of_the_first,
     between,
+    placebo_bounds,
     slice_bounds,
     window_of,
 )
@@ -113,6 +115,8 @@ def from_facts(
         days=found.days,
         slices=measured.get(SLICES),
         bounds=slice_bounds(metrics[0]) if SLICES in measured else (),
+        placebo=measured.get(PLACEBO),
+        placebo_bounds=placebo_bounds(metrics[0]) if PLACEBO in measured else (),
         received=measured.get(RECEIVED),
         triggered=measured.get(TRIGGERED),
     )

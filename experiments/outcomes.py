@@ -23,7 +23,7 @@ from experiments.sums import DAY_US, LARGEST, MICROS, Column, Layout
 
 Outcome = Callable[[ir.Table], ir.IntegerValue]
 Measure = Literal["sum", "count", "first", "last"]
-SLICES, RECEIVED, TRIGGERED = "\x00slices", "\x00received", "\x00triggered"
+SLICES, PLACEBO, RECEIVED, TRIGGERED = "\x00slices", "\x00placebo", "\x00received", "\x00triggered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,17 +162,19 @@ def asks_of_the_first(metric: Any, plan: Plan, received_event: str | None, trigg
         columns, values = plain.layout.columns[-1:], plain.values[-1:]
     else:
         columns, values = plain.layout.columns[:outcomes], plain.values[:outcomes]
-    bounds = slice_bounds(metric)
-    if bounds:
-        days = [(a * DAY_US, b * DAY_US) for a, b in pairwise(bounds)]
-        parts = [
-            plan.terms(metric.terms, window) if isinstance(metric, MeanMetric) else plan.happened(metric.event, window)
-            for window in days
-        ]
-        # A slice's number is the mean a day, so that slices of unequal length compare.
-        per_day = [plain.layout.columns[0].scale * (b - a) for a, b in pairwise(bounds)]
-        layout = Layout(tuple(Column(f"slice{i}", scale) for i, scale in enumerate(per_day)), 0)
-        yield Ask(SLICES, layout, parts, plain.horizon_us)
+    for name, bounds in ((SLICES, slice_bounds(metric)), (PLACEBO, placebo_bounds(metric))):
+        if bounds:
+            days = [(a * DAY_US, b * DAY_US) for a, b in pairwise(bounds)]
+            parts = [
+                plan.terms(metric.terms, window)
+                if isinstance(metric, MeanMetric)
+                else plan.happened(metric.event, window)
+                for window in days
+            ]
+            # A slice's number is the mean a day, so that slices of unequal length compare.
+            per_day = [plain.layout.columns[0].scale * (b - a) for a, b in pairwise(bounds)]
+            layout = Layout(tuple(Column(f"slice{i}", scale) for i, scale in enumerate(per_day)), 0)
+            yield Ask(name, layout, parts, plain.horizon_us)
     if isinstance(metric, QuantileMetric):
         return  # sums tell nothing of quantiles
     inside = (0, plain.horizon_us)
@@ -193,6 +195,12 @@ def slice_bounds(metric: Any) -> tuple[int, ...]:
     if not isinstance(metric, MeanMetric | ConversionMetric) or metric.window_days < _SLICES_OF_WINDOW:
         return ()
     return tuple(metric.delay_days + i * metric.window_days // _SLICES_OF_WINDOW for i in range(_SLICES_OF_WINDOW + 1))
+
+
+def placebo_bounds(metric: Any) -> tuple[int, ...]:
+    """Return the days at which the slices before exposure begin and end, as long as the first two after it."""
+    after = slice_bounds(metric)
+    return tuple(metric.delay_days - day for day in reversed(after[:3]))
 
 
 _SLICES_OF_WINDOW = 4

@@ -188,7 +188,10 @@ class Influence(Struct, frozen=True):
 
 
 class SlicePoint(Struct, frozen=True):
-    """The effect within days ``start`` up to, not including, ``end`` after exposure, of users with closed windows."""
+    """The effect within days ``start`` up to, not including, ``end`` after exposure, of users with closed windows.
+
+    Days before exposure are negative: ``-7`` up to ``0`` are the seven before it.
+    """
 
     variant: str
     start: int
@@ -308,6 +311,7 @@ class MetricReport(Struct, frozen=True):
     capping: list[Capping] = []
     influence: list[Influence] = []
     slices: list[SlicePoint] = []
+    placebo: list[SlicePoint] = []
     novelty: list[Novelty] = []
     choices: list[Choice] = []
     frequency: DoseResponse | None = None
@@ -402,6 +406,55 @@ class DecisionAdvice(Struct, frozen=True):
     corrected: Interval | None = None
 
 
+class WaveReport(Struct, frozen=True):
+    """One wave: when it opened, its share of all users, the variants' shares in it, and the users seen in each.
+
+    ``p_value``: whether they came in those shares.
+    """
+
+    number: int
+    opened_at: str
+    size: float
+    shares: dict[str, float]
+    observed: dict[str, int]
+    p_value: float | None
+
+
+class ArmValue(Struct, frozen=True):
+    """The main metric's mean had everyone been given the variant, each wave weighed by what it tells."""
+
+    variant: str
+    n: int
+    value: Interval | None
+    problem: Problem | None
+
+
+class AdaptiveContrast(Struct, frozen=True):
+    """A variant against control within waves, with the p value of the plan's method."""
+
+    variant: str
+    control: str
+    absolute: Interval | None
+    p_value: float | None
+    significant: bool | None
+    problem: Problem | None
+
+
+class AdaptiveReport(Struct, frozen=True):
+    """Shares that followed the evidence: the history of them, and the main metric read within waves.
+
+    ``metric``: which one they followed. ``floor``: the least share of a variant. ``open``: the share of all users who
+    are in a wave.
+    """
+
+    metric: str
+    floor: float
+    open: float
+    waves: list[WaveReport]
+    arms: list[ArmValue]
+    contrasts: list[AdaptiveContrast]
+
+
 class Method(Struct, frozen=True):
     """How the numbers were made."""
 
@@ -440,6 +493,7 @@ class Report(Struct, frozen=True, kw_only=True):
     checks: list[Check] = []
     compliers: list[Complier] = []
     triggered: list[Triggered] = []
+    adaptive: AdaptiveReport | None = None
 
     def primary(self) -> MetricReport:
         """Return the primary metric's part."""

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from experiments import aggregate, analysis, facts, lake, registry, report, rollout
-from experiments.design import Design, MetricSpec, ValueSpec
+from experiments.design import Adapting, Design, MetricSpec, ValueSpec
 from experiments.documents import Experiment, Kind, Status
 from experiments.errors import Conflict, NotFound
 from experiments.fields import Role
@@ -30,6 +30,7 @@ from experiments.settings import Settings
 from experiments.store import Store
 from experiments.sums import Aggregates
 from experiments.tables import SavedReport
+from experiments.waves import label
 from stats.groupsequential import Spending
 from stats.posterior import Normal
 
@@ -64,7 +65,9 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class _Use:
+class Use:
+    """A metric as an experiment uses it."""
+
     metric: Any
     role: Role
     margin: float | None
@@ -92,7 +95,7 @@ def make(store: Store, key: str, *, now: datetime, watermark: int | None = None,
         experiment = rollout.analysed(document) if isinstance(document, Policy) else document
         if experiment.status is Status.draft:
             raise Conflict("not_started", f"the {kind} {key!r} is a draft: start it first")
-        uses = [_Use(*use) for use in registry.metric_uses(session, experiment)]
+        uses = uses_of(session, experiment)
         names = {segment.key: segment.name for segment in registry.all_of(session, Kind.segment)}
         mark = lake.watermark(session, watermark)
         if mark is None:
@@ -125,6 +128,8 @@ def make(store: Store, key: str, *, now: datetime, watermark: int | None = None,
         days=sums.days,
         slices=sums.slices,
         bounds=sums.bounds,
+        placebo=sums.placebo,
+        placebo_bounds=sums.placebo_bounds,
         received=sums.received,
         triggered=sums.triggered,
         merged=sums.merged,
@@ -183,6 +188,11 @@ def _saved_under(kind: Kind, key: str) -> str:
     return key if kind is Kind.experiment else f"{kind}:{key}"
 
 
+def uses_of(session: Session, experiment: Experiment) -> list[Use]:
+    """Return an experiment's metrics, the primary one first."""
+    return [Use(*use) for use in registry.metric_uses(session, experiment)]
+
+
 def _of_policy(design: Design, policy: Policy) -> Design:
     shares = rollout.shares(policy)
     if not shares:
@@ -200,9 +210,7 @@ def _differ(shares: Mapping[str | None, Mapping[str, float]]) -> bool:
     return len({tuple(sorted(part.items())) for part in shares.values()}) > 1
 
 
-def design_of(
-    experiment: Experiment, uses: Sequence[_Use], segment_names: dict[str, str], settings: Settings
-) -> Design:
+def design_of(experiment: Experiment, uses: Sequence[Use], segment_names: dict[str, str], settings: Settings) -> Design:
     """Return what an experiment's documents plan, in the analysis' terms."""
     shares, value, plan = experiment.shares(), experiment.value, experiment.plan
     return Design(
@@ -216,7 +224,7 @@ def design_of(
         shares=shares,
         members={s.segment: (s.segment,) for s in experiment.strata},
         dimensions={"segment": tuple(s.segment for s in experiment.strata)} if experiment.strata else {},
-        stratified=_differ(shares),
+        stratified=_differ(shares) or experiment.adaptive is not None,
         method=plan.method,
         alpha=plan.alpha,
         planned_users=plan.planned_users,
@@ -239,6 +247,20 @@ def design_of(
             currency=settings.currency,
             costs={variant.key: float(variant.costs.per_user) for variant in experiment.variants},
         ),
+        adapting=_adapting(experiment, uses),
+    )
+
+
+def _adapting(experiment: Experiment, uses: Sequence[Use]) -> Adapting | None:
+    if experiment.adaptive is None:
+        return None
+    return Adapting(
+        metric=experiment.adaptive.metric or uses[0].metric.key,
+        floor=experiment.adaptive.floor,
+        waves={
+            label(experiment.key, number): (wave.opened_at.isoformat(), wave.size)
+            for number, wave in enumerate(experiment.waves, 1)
+        },
     )
 
 
@@ -263,7 +285,7 @@ def sum_up(
         return aggregate.from_facts(found.execute, found.exposures, found.events, metrics, scope, found.aliases)
 
 
-def _spec(use: _Use) -> MetricSpec:
+def _spec(use: Use) -> MetricSpec:
     metric = use.metric
     return MetricSpec(
         key=metric.key,
@@ -291,7 +313,7 @@ def program_version() -> str:
 def _digest(
     design: Design,
     experiment: Experiment,
-    uses: Sequence[_Use],
+    uses: Sequence[Use],
     mark: Watermark,
     settings: Settings,
     arms: Mapping[str, Mapping[str, str]],

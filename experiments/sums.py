@@ -126,7 +126,8 @@ class Aggregates:
 
     ``merged``: people of whom two ids were seen in different variants, though no single one was. ``days``: users by the
     day they were first seen. Of the first metric: ``slices``, its outcome a day, not cut, in
-    consecutive slices of days since exposure, which begin and end at ``bounds``; ``received``, its outcome and whether
+    consecutive slices of days since exposure, which begin and end at ``bounds``; ``placebo``, the same before exposure,
+    where nothing can have had an effect; ``received``, its outcome and whether
     the treatment was received; ``triggered``, its outcome among those for whom the trigger fired.
     """
 
@@ -136,6 +137,8 @@ class Aggregates:
     days: Mapping[date, Mapping[tuple[str | None, str], int]] = field(default_factory=dict)
     slices: Measured | None = None
     bounds: tuple[int, ...] = ()
+    placebo: Measured | None = None
+    placebo_bounds: tuple[int, ...] = ()
     received: Measured | None = None
     triggered: Measured | None = None
     merged: int = 0

@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import structs
 
 from experiments import decision
-from experiments.analysis import details, families, health, looks, reached
+from experiments.analysis import details, families, health, looks, reached, waves
 from experiments.analysis.comparisons import Analyst, Compared
 from experiments.analysis.looks import Reading
 from experiments.analysis.vectors import Measurement
@@ -39,6 +39,8 @@ class Data:
     days: Mapping[date, Mapping[tuple[str | None, str], int]] = field(default_factory=dict)
     slices: Measured | None = None
     bounds: tuple[int, ...] = ()
+    placebo: Measured | None = None
+    placebo_bounds: tuple[int, ...] = ()
     received: Measured | None = None
     triggered: Measured | None = None
     merged: int = 0
@@ -67,8 +69,10 @@ def build(design: Design, data: Data, *, as_of: datetime, watermark: int | None)
     )
     metrics = [_metric(draft, part, exposed) for draft, part in zip(drafts, adjusted, strict=True)]
     if data.slices is not None:
-        points, trends = details.slices(analysts[0], data.slices, data.bounds)
-        metrics[0] = structs.replace(metrics[0], slices=points, novelty=trends)
+        after = details.slices(analysts[0], data.slices, data.bounds)
+        trends = details.novelty(analysts[0], data.slices, data.bounds)
+        before = details.slices(analysts[0], data.placebo, data.placebo_bounds) if data.placebo is not None else []
+        metrics[0] = structs.replace(metrics[0], slices=after, placebo=before, novelty=trends)
     primary = metrics[0]
     # Both are differences of means, which a quantile is not.
     averages = primary.kind != "quantile"
@@ -126,6 +130,7 @@ def build(design: Design, data: Data, *, as_of: datetime, watermark: int | None)
         checks=[*split.checks, *(check for _, checks in parts for check in checks)],
         compliers=complying,
         triggered=triggers,
+        adaptive=waves.told(analysts[0], primary, data.users),
     )
 
 
@@ -218,7 +223,8 @@ def _metric(draft: _Draft, comparisons: Sequence[Comparison], exposed: int) -> M
             for c in against_control
         ]
     matured = sum(part.n for row in analyst.everyone.rows for part in row.values())
-    survives = measurement.measured.lifetimes is not None and analyst.readable
+    # A curve is of all users of a variant together, which waves forbid.
+    survives = measurement.measured.lifetimes is not None and analyst.readable and design.adapting is None
     return MetricReport(
         metric=spec.key,
         name=spec.name,

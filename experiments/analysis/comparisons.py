@@ -128,10 +128,12 @@ class Analyst:
             return None
         key = variant, control
         if key not in self._pairs:
-            both = [shares[variant] + shares[control] for shares in design.shares.values()]
+            # Of waves the first one, whose shares are equal: those of the others follow the data.
+            planned = list(design.shares.values())[: 1 if design.adapting else None]
+            both = [shares[variant] + shares[control] for shares in planned]
             self._pairs[key] = design.planned_users * sum(both) / len(both)
-        planned = self._pairs[key] / (1 if segment is None else len(design.segments))
-        return max(planned, 2.0)
+        users = self._pairs[key] / (1 if segment is None else len(design.segments))
+        return max(users, 2.0)
 
     def timeline(self) -> list[tuple[TimelinePoint, Compared]]:
         """The overall effects as they stood with the users matured by the end of each day, or of that of each look."""
@@ -315,6 +317,7 @@ class Analyst:
         variant, control = comparison.variant, comparison.control
         limit = self.horizon(variant, control, None)
         counts = self.measurement.conversions(scope.rows, variant, control)
+        counts = counts or self.measurement.nobody(scope.rows, variant, control)
         if self.design.method == "bayes" and comparison.problem is None:
             believed = self._believed(scope.pair(variant, control))
             p_value = posterior.probability_better(-margin - (believed.mean if up else -believed.mean), believed.sd)

@@ -222,30 +222,43 @@ def _largest_share(measurement: Measurement, moments: Moments, variant: str) -> 
     return None if largest is None or total <= 0 else largest[1] / measurement.layout.scales[0] / total
 
 
-def slices(analyst: Analyst, measured: Measured, bounds: Sequence[int]) -> tuple[list[SlicePoint], list[Novelty]]:
-    """The effect by days since exposure, and whether it fades or grows."""
-    design = analyst.design
-    if design.stratified or not analyst.readable:
-        return [], []
-    measurement = Measurement(design, analyst.spec, measured, analyst.until)
-    (row,) = measurement.rows(design.strata)
-    middles = [(start + end) / 2 for start, end in pairwise(bounds)]
+def slices(analyst: Analyst, measured: Measured, bounds: Sequence[int]) -> list[SlicePoint]:
+    """The effect by days since exposure, or before it: the days are then negative."""
+    row = _sliced(analyst, measured)
     points: list[SlicePoint] = []
-    trends: list[Novelty] = []
-    for variant in design.treatments:
-        pair = [row[variant], row[design.control]]
+    for variant in analyst.design.treatments if row else ():
+        pair = [row[variant], row[analyst.design.control]]
         for column, (start, end) in enumerate(pairwise(bounds)):
             try:
-                found = effects.difference(builders.means(pair, column), 0, 1, Fixed(design.alpha))
+                found = effects.difference(builders.means(pair, column), 0, 1, Fixed(analyst.design.alpha))
             except StatError:
                 continue
             points.append(SlicePoint(variant, start, end, Interval(found.estimate, found.lower, found.upper)))
+    return points
+
+
+def novelty(analyst: Analyst, measured: Measured, bounds: Sequence[int]) -> list[Novelty]:
+    """Whether the effect fades or grows with the days since exposure."""
+    row = _sliced(analyst, measured)
+    middles = [(start + end) / 2 for start, end in pairwise(bounds)]
+    trends: list[Novelty] = []
+    for variant in analyst.design.treatments if row else ():
+        pair = [row[variant], row[analyst.design.control]]
         try:
-            trend = diagnostics.drift(pair, 0, 1, design.alpha, middles)
+            trend = diagnostics.drift(pair, 0, 1, analyst.design.alpha, middles)
         except StatError:
             continue
         trends.append(Novelty(variant, Interval(trend.estimate, trend.lower, trend.upper), trend.p_value))
-    return points, trends
+    return trends
+
+
+def _sliced(analyst: Analyst, measured: Measured) -> Mapping[str, Moments]:
+    """Each variant's moments over the slices, none where users of several strata must not be pooled."""
+    design = analyst.design
+    if design.stratified or not analyst.readable:
+        return {}
+    (row,) = Measurement(design, analyst.spec, measured, analyst.until).rows(design.strata)
+    return row
 
 
 def choices(analyst: Analyst) -> list[Choice]:

@@ -13,8 +13,8 @@ import numpy as np
 
 from experiments.design import Design, MetricSpec
 from experiments.sums import Cell, Measured, Sums
+from stats import adaptive, quantiles, survival
 from stats import arms as builders
-from stats import quantiles, survival
 from stats.arms import ArmVector
 from stats.errors import Problem, StatError
 from stats.moments import Moments
@@ -25,6 +25,8 @@ from stats.survival import Lifetimes
 Who = tuple[str | None, str]
 
 _EPOCH = date(1970, 1, 1)
+# Users of each variant in a wave, for each covariate: below, the adjustment is worse than none.
+_PER_COVARIATE = 20
 
 
 class Row(dict[str, Moments]):
@@ -141,13 +143,25 @@ class Measurement:
 
     def combine(self, rows: Sequence[Row], variants: Sequence[str], *, adjust: bool = True) -> ArmVector:
         """The arm vector of the outcome's means or ratios."""
-        full = [row for row in rows if all(row[variant].n >= 2 for variant in variants)]
+        full = [row for row in rows if all(row[variant].n >= self._fewest for variant in variants)]
         if not full:
             raise StatError(Problem.NOT_ENOUGH_DATA, n=sum(row[variant].n for row in rows for variant in variants))
         if self.spec.kind == "ratio":
             linear = builders.linearised([[row[variant] for variant in variants] for row in full])
-            return combined([self._one(arms, -1, adjust) for arms in linear])
-        return combined([self._of_row(row, tuple(variants), adjust) for row in full])
+            return self._combined([self._one(arms, -1, adjust) for arms in linear], full)
+        return self._combined([self._of_row(row, tuple(variants), adjust) for row in full], full)
+
+    @property
+    def _fewest(self) -> int:
+        """Users of each variant that a stratum must have to count; the last wave fills up while it is looked at."""
+        return 2 + (_PER_COVARIATE * len(self.covariates) if self.design.adapting else 0)
+
+    def _combined(self, parts: Sequence[ArmVector], rows: Sequence[Row]) -> ArmVector:
+        if self.design.adapting is None:
+            return combined(parts)
+        if self.design.method == "sequential":
+            return adaptive.batched(parts)
+        return adaptive.batched(parts, [sum(arm.n for arm in row.values()) for row in rows])
 
     def _of_row(self, row: Row, variants: tuple[str, ...], adjust: bool) -> ArmVector:
         # A segment's row is one of those of all users.
@@ -167,6 +181,9 @@ class Measurement:
         if self.spec.kind == "quantile" or self.watches_everyone:
             vector = self.vector([], strata, [variant])
             return float(vector.mean[0]), float(vector.se[0])
+        if self.design.adapting is not None:
+            vector = self.combine(self.rows(strata), [variant], adjust=False)
+            return float(vector.mean[0]), float(vector.se[0])
         row = self._rows.get(tuple(strata))
         arm = self._moments(tuple(strata), variant) if row is None else row[variant]
         if self.spec.kind == "ratio":
@@ -185,6 +202,16 @@ class Measurement:
         counts = [
             Conversions(round(row[v].mean[self.outcome] * row[v].n), row[v].n) for v in (variant, control) if row[v].n
         ]
+        return (counts[0], counts[1]) if len(counts) == 2 else None
+
+    def nobody(self, rows: Sequence[Row], variant: str, control: str) -> tuple[Conversions, Conversions] | None:
+        """Counts where nobody did it in either variant: then strata and covariates tell nothing, but numbers do."""
+        if self.spec.unit != "share" or self.spec.kind == "ratio":
+            return None
+        arms = [[row[v] for row in rows if row[v].n] for v in (variant, control)]
+        if any(part.mean[self.outcome] for arm in arms for part in arm):
+            return None
+        counts = [Conversions(0, sum(part.n for part in arm)) for arm in arms if arm]
         return (counts[0], counts[1]) if len(counts) == 2 else None
 
     def lifetimes(self, strata: Sequence[str | None], variant: str) -> list[Lifetimes]:

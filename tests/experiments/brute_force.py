@@ -211,7 +211,15 @@ def summed(rows: Sequence[Sequence[int]]) -> Sums:
 def slices(metric: Any, person: Person) -> list[int]:
     """The numbers of the quarters of the window, in whole days."""
     start, _ = window(metric, person)
-    edges = [start + quarter * metric.window_days // 4 * DAY for quarter in range(5)]
+    return numbers_between(metric, person, [start + quarter * metric.window_days // 4 * DAY for quarter in range(5)])
+
+
+def placebo(metric: Any, person: Person) -> list[int]:
+    """The numbers before exposure, in two slices as long as the first two quarters of the window."""
+    return numbers_between(metric, person, [person.at - n * metric.window_days // 4 * DAY for n in (2, 1, 0)])
+
+
+def numbers_between(metric: Any, person: Person, edges: Sequence[datetime]) -> list[int]:
     numbers = []
     for a, b in pairwise(edges):
         inside = person.between(a, b)
@@ -290,8 +298,13 @@ def assert_main(found: Aggregates, known: Facts, main: Any, cap: int | None, rec
         assert (found.bounds[0], found.bounds[-1]) == (main.delay_days, main.horizon_days)
         unit = 1 if main.kind == "conversion" else 1_000_000
         assert list(found.slices.layout.scales) == [unit * length for length in lengths]
+        assert found.placebo is not None
+        assert_cells(found.placebo, people, lambda p: placebo(main, p))
+        lengths = [b - a for a, b in pairwise(found.placebo_bounds)]
+        assert (len(lengths), found.placebo_bounds[-1]) == (2, 0)
+        assert list(found.placebo.layout.scales) == [unit * length for length in lengths]
     else:
-        assert (found.slices, found.bounds) == (None, ())
+        assert (found.slices, found.bounds, found.placebo, found.placebo_bounds) == (None, (), None, ())
     if main.kind == "quantile":
         assert (found.received, found.triggered) == (None, None)
         return

@@ -57,7 +57,7 @@ class Person(NamedTuple):
     events: list[Happened]
 
     def hours(self, name: str, days: int) -> list[int]:
-        return sorted(event.hours for event in self.events if event.name == name and event.hours < 24 * days)
+        return sorted(e.hours for e in self.events if e.name == name and 0 <= e.hours < 24 * days)
 
     def spends(self, days: int = 8, start: int = 0) -> list[float]:
         return [e.value or 0 for e in self.events if e.name == "buy" and 24 * start <= e.hours < 24 * days]
@@ -74,6 +74,7 @@ def population() -> list[Person]:
             events += [
                 Happened(name, at, round(r.lognormvariate(3, 0.5), 2) if name == "buy" else None) for at in times
             ]
+        events += [Happened("buy", -r.randrange(1, 5 * 24), round(r.lognormvariate(3, 0.5), 2)) for _ in range(2)]
         people.append(Person(f"u{number}", variant, events))
     return people
 
@@ -160,6 +161,14 @@ def test_a_mean_is_cut_at_the_percentile_and_shown_uncut_beside(made: Report) ->
 def test_slices_are_the_effects_a_day_of_the_quarters_of_the_window(made: Report) -> None:
     points = [point for point in part(made, "spend").slices if point.variant == "t"]
     assert [(point.start, point.end) for point in points] == [(0, 2), (2, 4), (4, 6), (6, 8)]
+    for point in points:
+        t, c = ([sum(p.spends(point.end, point.start)) / 2 for p in of(v)] for v in ("t", "c"))
+        assert point.absolute.estimate == pytest.approx(np.mean(t) - np.mean(c))
+
+
+def test_the_placebo_is_what_was_spent_a_day_before_exposure(made: Report) -> None:
+    points = [point for point in part(made, "spend").placebo if point.variant == "t"]
+    assert [(point.start, point.end) for point in points] == [(-4, -2), (-2, 0)]
     for point in points:
         t, c = ([sum(p.spends(point.end, point.start)) / 2 for p in of(v)] for v in ("t", "c"))
         assert point.absolute.estimate == pytest.approx(np.mean(t) - np.mean(c))

@@ -303,17 +303,21 @@ def test_only_guardrails_over_all_users_are_tested_for_their_margin() -> None:
 
 
 def test_a_guardrail_that_nobody_converted_on_passes_once_there_are_users_enough_for_its_margin() -> None:
-    def tested(n: int, margin: float) -> tuple[str | None, bool]:
-        data = measured(two(np.zeros(n), np.zeros(n)), "conversion")
+    def tested(n: int, margin: float, shares: Any = None) -> tuple[str | None, bool]:
+        rows = two(np.zeros(n), np.zeros(n))
+        if shares is not None:
+            rows = {(s, v): np.zeros(round(2 * n * share)) for s, part in shares.items() for v, share in part.items()}
         guardrail = spec("g", kind="conversion", role=Role.guardrail, margin=margin, direction=Direction.down)
-        report = build(design(), (spec(), measured(unequal(1))), (guardrail, data))
-        (found,) = (c for c in report.metrics[1].comparisons if c.segment is None)
+        data = guardrail, measured(rows, "conversion")
+        found = build(design(shares), (spec(), measured(unequal(1))), data).metrics[1].comparisons[0]
+        assert found.segment is None
         assert found.noninferiority is not None
         assert not found.noninferiority.harmed
         return found.problem, found.noninferiority.passed
 
-    assert tested(40, 0.01) == ("zero_variance", False)
-    assert tested(4000, 0.01) == ("zero_variance", True)
+    for shares in (None, UNEQUAL):
+        assert tested(40, 0.01, shares) == ("zero_variance", False)
+        assert tested(4000, 0.01, shares) == ("zero_variance", True)
 
 
 # Several arms at once.

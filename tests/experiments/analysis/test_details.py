@@ -347,6 +347,35 @@ def test_slices_equal_the_means_and_novelty_the_line_through_their_lifts(fade: f
     assert [check.passed for check in report.checks if check.code == HealthCode.novelty] == [not novel]
 
 
+def test_the_placebo_is_the_difference_before_exposure() -> None:
+    rows, slices = sliced(0.0)
+    r = np.random.default_rng(7)
+    early = {v: r.normal(2, 1, (300, 2)).round(3) for v in "tc"}
+    report = build(
+        design(),
+        (spec(), measured(rows)),
+        slices=slices,
+        bounds=(0, 1, 3, 5, 7),
+        placebo=measured(two(early["t"], early["c"])),
+        placebo_bounds=(-3, -1, 0),
+    )
+    metric = report.metrics[0]
+    assert [(point.start, point.end) for point in metric.placebo] == [(-3, -1), (-1, 0)]
+    assert [point.absolute.estimate for point in metric.placebo] == near(*(early["t"] - early["c"]).mean(axis=0))
+    without = build(design(), (spec(), measured(rows)), slices=slices, bounds=(0, 1, 3, 5, 7)).metrics[0]
+    assert (metric.slices, metric.novelty) == (without.slices, without.novelty)
+    silent = measured(two(early["t"] * 0, early["c"] * 0))
+    nothing = build(
+        design(),
+        (spec(), measured(rows)),
+        slices=slices,
+        bounds=(0, 1, 3, 5, 7),
+        placebo=silent,
+        placebo_bounds=(-3, -1, 0),
+    )
+    assert nothing.metrics[0].placebo == []
+
+
 def test_pooled_strata_of_unequal_shares_are_not_cut_into_slices() -> None:
     shares = {"a": {"c": 0.5, "t": 0.5}, "b": {"c": 0.9, "t": 0.1}}
     rows = {(s, v): money(i, 40) for i, (s, v) in enumerate((s, v) for s in "ab" for v in "ct")}
