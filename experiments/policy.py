@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from experiments.fields import BUCKETS, Condition, Document, Key, Name, Share, distinct, flag_type
+from experiments.fields import BUCKETS, Condition, Document, Instant, Key, Name, Share, distinct, flag_type
 from experiments.plans import Plan
 from experiments.variants import MetricUse, Value, Variant
 
@@ -80,11 +80,19 @@ class Promise(Document):
 
 
 class Source(Document):
-    """What the rules come from."""
+    """What the rules come from.
+
+    Of a list of scored users: its name, when it was made and of how many users, and until when it should be made anew.
+    The rules go on after that; nothing stops by itself.
+    """
 
     kind: Literal["segments", "tree", "scores", "model"]
     experiment: Key | None = None
     report: str | None = None
+    list_id: str | None = None
+    scored_at: Instant | None = None
+    refresh_by: Instant | None = None
+    users: int | None = Field(default=None, ge=0)
 
 
 class Policy(Document):

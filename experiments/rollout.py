@@ -28,7 +28,7 @@ TRANSITIONS: Mapping[PolicyStatus, frozenset[PolicyStatus]] = {
 }
 
 _SERVED = ("rules", "otherwise", "holdback", "audience")
-_OPEN_FIELDS = frozenset({*_SERVED, "name", "metrics", "value", "revision"})
+_OPEN_FIELDS = frozenset({*_SERVED, "name", "metrics", "value", "source", "revision"})
 _KEPT_FIELDS = ("status", "phase", "salt")
 
 

@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
 
 import ibis
 import ibis.expr.types as ir
@@ -26,6 +26,9 @@ OUTCOME: Final = "outcome"
 _FIXED: Final = ("user_id", "variant", "stratum", "exposed_at", OUTCOME)
 _ONE_NUMBER: Final = (ConversionMetric, RetentionMetric, MeanMetric, TimeToEventMetric, QuantileMetric)
 _MOST_TAGS: Final = 30
+LOOKBACK_DAYS: Final = 90
+# Longer than any window: whoever is asked about, has matured.
+_AGES: Final = timedelta(days=36_600)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -59,7 +62,7 @@ def of_experiment(
     *,
     now: datetime,
     metric: str | None = None,
-    lookback_days: int = 90,
+    lookback_days: int = LOOKBACK_DAYS,
     watermark: int | None = None,
     revision: int | None = None,
 ) -> Rows:
@@ -92,13 +95,66 @@ def of_experiment(
         raise NotFound("not_found", "the lake is empty")
     chosen = chosen_metric([found for found, _, _, _ in uses], metric)
     scope = Scope(key, experiment.phase, mark.batch, mark.at, store.settings.timezone, experiment.forced)
-    events = sorted({name for found, _, _, _ in uses for name in _events(found)})
-    window = (-lookback_days * DAY_US, 0)
-    past = [Source(name, measure, *window) for name in events for measure in ("count", "sum", "last")]
+    events, past = _past([found for found, _, _, _ in uses], lookback_days)
     with facts.opened(files) as found:
         users = found.execute(aggregate.per_user(found, chosen, scope, past).order_by("user_id"))
         attributes = _attributes(found, users, scope)
     return _assembled(users, attributes, events, experiment, chosen, mark.batch)
+
+
+def behaviour(
+    found: Facts, users: Sequence[str], metrics: Sequence[Any], metric: Any, *, at: datetime, batch: int
+) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Return the ``before.`` features of users at a moment, as ``of_experiment`` has them at the exposure.
+
+    Args:
+        found: the lake's tables.
+        users: ids, of people their last ones.
+        metrics: of the experiment.
+        metric: the one that was studied.
+        at: the moment.
+        batch: watermark of the lake.
+    """
+    events, past = _past(metrics, LOOKBACK_DAYS)
+    n = len(users)
+    now = pa.array([at] * n, pa.timestamp("us", tz="UTC"))
+    same = {"name": "x", "variant": "x", "stratum": "x"}
+    columns: dict[str, Any] = {name: pa.array([value] * n, pa.string()) for name, value in same.items()}
+    columns |= {"phase": pa.array([1] * n, pa.int32()), "batch": pa.array([batch] * n, pa.int32())}
+    exposed = pa.table({"user_id": pa.array(users, pa.string()), "at": now, "seq": np.arange(n), **columns})
+    scope = Scope("x", 1, batch, at + _AGES, "UTC")
+    made = found.execute(aggregate.per_user(replace(found, exposures=ibis.memtable(exposed)), metric, scope, past))
+    place = {user: row for row, user in enumerate(made["user_id"].to_pylist())}
+    rows = np.array([place[user] for user in users], dtype=int)
+    features = _behaviour(made, events)
+    return {
+        name: np.asarray(
+            column if isinstance(column, np.ndarray) else column.to_numpy(zero_copy_only=False), dtype=float
+        )[rows]
+        for name, column in features.items()
+    }
+
+
+def _past(metrics: Sequence[Any], lookback_days: int) -> tuple[list[str], list[Source]]:
+    """The events of metrics, and what is taken of each from the time before: count, sum and last moment."""
+    events = sorted({name for found in metrics for name in _events(found)})
+    window = (-lookback_days * DAY_US, 0)
+    measures: tuple[Literal["count", "sum", "last"], ...] = ("count", "sum", "last")
+    return events, [Source(name, measure, *window) for name in events for measure in measures]
+
+
+def _behaviour(users: pa.Table, events: Sequence[str]) -> dict[str, Any]:
+    features: dict[str, Any] = {}
+    for i, event in enumerate(events):
+        count, value, last = (users[f"past{3 * i + j}"].to_numpy(zero_copy_only=False) for j in range(3))
+        features[f"before.count.{event}"] = np.nan_to_num(count.astype(float))
+        features[f"before.value.{event}"] = np.nan_to_num(value.astype(float)) / MICROS
+        # Whoever did nothing in that time has no last time: the column stays empty there.
+        features[f"before.recency_days.{event}"] = -last.astype(float) / DAY_US
+    for name in users.column_names:
+        if name.endswith("_before"):
+            features[f"before.{name.removesuffix('_before')}"] = users[name]
+    return features
 
 
 def chosen_metric(metrics: Sequence[Any], name: str | None) -> Any:
@@ -164,16 +220,7 @@ def _assembled(
     for variant in experiment.variants:
         chances = {stratum: part[variant.key] for stratum, part in shares.items()}
         columns[f"chance.{variant.key}"] = pa.array([chances[stratum] for stratum in strata], pa.float64())
-    features: dict[str, Any] = {}
-    for i, event in enumerate(events):
-        count, value, last = (users[f"past{3 * i + j}"].to_numpy(zero_copy_only=False) for j in range(3))
-        features[f"before.count.{event}"] = np.nan_to_num(count.astype(float))
-        features[f"before.value.{event}"] = np.nan_to_num(value.astype(float)) / MICROS
-        # Whoever did nothing in that time has no last time: the column stays empty there.
-        features[f"before.recency_days.{event}"] = -last.astype(float) / DAY_US
-    for name in users.column_names:
-        if name.endswith("_before"):
-            features[f"before.{name.removesuffix('_before')}"] = users[name]
+    features = _behaviour(users, events)
     features |= dict(_flattened(attributes))
     made = {name: pa.array(column, from_pandas=True) if isinstance(column, np.ndarray) else column
             for name, column in features.items()}  # fmt: skip

@@ -21,7 +21,13 @@ _QUADRANTS: Mapping[str, str] = {
     "lost_cause": "lost causes: rarely come, gain less",
     "do_not_disturb": "do not disturb: lose by it",
 }
+# Titles of tables that have a drawing too.
+POLICIES = "what it is worth, net of costs"
+DRIVERS = "what the predicted effects rest on"
+TOC = "how much more the top of the list gains than all do (TOC)"
+BUDGET = "the best use of each budget, by the list"
 _BUDGET_ROWS = (0.1, 0.25, 0.5, 0.75, 1.0)
+_TOC_ROWS = (0.1, 0.2, 0.3, 0.5, 0.75)
 
 
 def numbers(report: Uplift) -> Numbers:
@@ -79,6 +85,8 @@ def grids(report: Uplift) -> Iterator[Grid]:
     """Return the tables."""
     yield _arms(report)
     yield _policies(report)
+    if report.segments:
+        yield _segments(report)
     yield _learners(report)
     if report.rules:
         yield _rules(report)
@@ -86,7 +94,9 @@ def grids(report: Uplift) -> Iterator[Grid]:
         yield _quadrants(report)
     if report.drivers:
         rows = [[each.feature, f"{each.share:.0%}"] for each in report.drivers]
-        yield Grid("what the predicted effects rest on", ("feature", "lost when shuffled"), rows)
+        yield Grid(DRIVERS, ("feature", "lost when shuffled"), rows)
+    if report.toc:
+        yield _toc(report)
     yield _budget(report)
 
 
@@ -103,6 +113,7 @@ def notes(report: Uplift) -> Iterator[str]:
         yield (
             f"the budget: {at.spend:,.2f} spent on {at.contacts:,} users brings {_total(report, at.realised)}; "
             f"one per cent of the whole spend more brings {amounts.change(report.budget.next)}"
+            + ("" if at.next_thousand is None else f", and 1,000 more {at.next_thousand:+,.2f}")
         )
 
 
@@ -117,10 +128,27 @@ def _policies(report: Uplift) -> Grid:
     for each in report.policies:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in each.shares.items() if share > 0)
         gain = "" if each.gain is None else _written(report, each.gain)
-        name = f"everyone {each.variant}" if each.policy == "constant" else _policy(each)
-        rows.append([name, "" if each.policy == "constant" else shares, _level(report, each.value), gain])
+        rows.append([policy_name(each), "" if each.policy == "constant" else shares, _level(report, each.value), gain])
     columns = "policy", "who gets what", "value per user", "gain over the best for all"
-    return Grid("what it is worth, net of costs", columns, rows, labels=2)
+    return Grid(POLICIES, columns, rows, labels=2)
+
+
+def _segments(report: Uplift) -> Grid:
+    rows = [
+        [each.segment, each.variant, f"{each.users:,}", "" if each.effect is None else _written(report, each.effect)]
+        for each in report.segments
+    ]
+    columns = "segment", "best variant", "users", "effect (on the users it was chosen by)"
+    return Grid("the best variant of each segment", columns, rows, labels=2)
+
+
+def _toc(report: Uplift) -> Grid:
+    rows = []
+    for place, first in enumerate(report.toc[0].points):
+        if any(abs(first.share - share) < 1e-9 for share in _TOC_ROWS):
+            cells = [_written(report, each.points[place].above) for each in report.toc]
+            rows.append([f"the first {first.share:.0%}", *cells])
+    return Grid(TOC, ("of the list", *(each.variant for each in report.toc)), rows)
 
 
 def _learners(report: Uplift) -> Grid:
@@ -169,16 +197,45 @@ def _budget(report: Uplift) -> Grid:
         min(points, key=lambda point: abs(point.spend - share * whole)).spend for share in _BUDGET_ROWS
     )
     rows = [
-        [f"{point.spend:,.0f}", f"{point.contacts:,}", _total(report, point.realised)]
+        [
+            f"{point.spend:,.0f}",
+            f"{point.contacts:,}",
+            _total(report, point.realised),
+            "" if point.next_thousand is None else f"{point.next_thousand:+,.0f}",
+        ]
         for point in points
         if point.spend in chosen and point.spend > 0
     ]
     spent = "spent" if report.budget.unit == "money" else "contacts"
-    return Grid("the best use of each budget, by the list", (spent, "users", "brings in total, before costs"), rows)
+    columns = spent, "users", "brings in total, before costs", f"the next 1,000 {'' if spent == 'spent' else spent}"
+    return Grid(BUDGET, tuple(column.strip() for column in columns), rows)
+
+
+def policy_name(policy: PolicyValue) -> str:
+    """Return what a policy is called."""
+    return f"everyone {policy.variant}" if policy.policy == "constant" else _policy(policy)
+
+
+def method(report: Uplift) -> str:
+    """Return how the numbers were made."""
+    method = report.method
+    shares = {
+        "weights": "the designed split",
+        "counts": "shares as counted",
+        "strata": "shares as counted in each stratum",
+        "chances": "the known chance of each user",
+    }[method.propensity]
+    learners = ", ".join(LEARNER_NAMES[learner] for learner in method.learners)
+    return f"{method.folds} folds, seed {method.seed}, {shares}; learners: {learners}"
 
 
 def _policy(policy: PolicyValue) -> str:
-    return "each what the model says" if policy.policy == "model" else "each what the rules say"
+    match policy.policy:
+        case "segments":
+            return "in each segment its best"
+        case "model":
+            return "each what the model says"
+    return "each what the rules say"
 
 
 def _gain(policy: PolicyValue) -> float:

@@ -32,6 +32,10 @@ _CORE = 48
 _NODES = 500
 _EXACT_CELLS = 20_000
 _COLUMNS = 60
+# Of one user's largest worth: what may be lacking in a large problem before fractions of users are rounded.
+_SLACK = 1e-3
+# Users from whose prices a larger problem with several limits starts.
+_SAMPLE = 20_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +44,7 @@ class Allocation:
 
     `gain` before costs; `bound` is the most any allocation (even of fractions of users) could reach of what was
     maximised, `gap` what the one found may lack of it. `price`: objective per unit of cost at the margin,
-    `contact_price` per contact; 0 where that limit does not bind.
+    `contact_price` per contact, `stock_prices` (K,) per user of each arm; 0 where that limit does not bind.
     """
 
     policy: Ints
@@ -51,6 +55,7 @@ class Allocation:
     bound: float
     price: float
     contact_price: float
+    stock_prices: Floats
 
     @property
     def gap(self) -> float:
@@ -62,7 +67,7 @@ class SpendCurve:
     """Totals over all n users along the path of budgets: `spend`, expected `gain`, `contacts`, (P,) each, by spend.
 
     `price` (P,): gain per unit of the step that comes next, 0 at the end. With doubly robust scores `realised` (P,)
-    with the pointwise limits `lower` and `upper`, else None.
+    with the pointwise limits `lower` and `upper`, else None. `users` (P, K): how many get each arm.
     """
 
     spend: Floats
@@ -72,6 +77,7 @@ class SpendCurve:
     realised: Floats | None
     lower: Floats | None
     upper: Floats | None
+    users: Ints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +100,15 @@ class _Path:
     def price(self, step: int) -> float:
         return float(self.gain[step] / self.cost[step]) if step < self.user.size else 0.0
 
+    def users(self, at: Ints, arms: int) -> Ints:
+        """How many users have each arm after the steps `at`."""
+        counts = [
+            (self.start == arm).sum()
+            + np.concatenate([[0], ((self.after == arm).astype(np.int64) - (self.before == arm)).cumsum()])[at]
+            for arm in range(arms)
+        ]
+        return np.column_stack(counts)
+
 
 def allocate(
     gains: npt.ArrayLike,
@@ -103,8 +118,11 @@ def allocate(
     allowed: npt.ArrayLike | None = None,
     net: bool = False,
     exact: bool = False,
+    stock: npt.ArrayLike | None = None,
 ) -> Allocation:
     """The arms that gain most in total within `budget` (sum of costs) and `contacts` (users not in arm 0, the control).
+
+    `stock` (K,): at most so many users in each arm, inf where there is no such limit, as for the control.
 
     `gains` (n, K) against the control, column 0 zeros; `costs` (K,) or (n, K), not negative, the control's 0;
     `allowed` (n, K) bool takes arms from single users (touch caps, consent), the control never. `net` maximises
@@ -112,21 +130,32 @@ def allocate(
     by `exact`, which knows no order).
 
     One limit: greedy along the hull, then branch and bound over the users around the margin; the objective is
-    within one user's step of `bound`. Both limits: Dantzig-Wolfe columns for the two prices, within a few users'
-    steps of it. `exact` solves the integer program (n K up to 20,000).
+    within one user's step of `bound`. Several limits: Dantzig-Wolfe columns for their prices, rounded to whole users.
+    In theory the best is within one user's step for each limit of `bound`; what was found may lack more, never more
+    than `gap`, which is proven by the prices for every single answer. `exact` solves the integer program (n K up to
+    20,000).
     """
     g, c, may = _problem(gains, costs, allowed)
     for name, limit in (("budget", budget), ("contacts", contacts)):
         if limit is not None and not 0 <= limit < math.inf:
             raise ValueError(f"{name} must be finite and not negative: {limit}")
+    ceilings = _stock(stock, g.shape[1])
     worth = np.where(may, g - c if net else g, -math.inf)
-    touch = np.broadcast_to(np.arange(g.shape[1]) > 0, g.shape).astype(np.float64)
+    arms = np.arange(g.shape[1])
+    touch = np.broadcast_to((arms > 0).astype(np.float64), g.shape)
     limits = [(use, float(limit)) for use, limit in ((c, budget), (touch, contacts)) if limit is not None]
-    if len(limits) == 2:
-        policy, bound, (price, contact_price) = _two_limits(worth, limits)
+    scarce = np.flatnonzero(np.isfinite(ceilings))
+    limits += [(np.broadcast_to((arms == k).astype(np.float64), g.shape), float(ceilings[k])) for k in scarce]
+    if len(limits) > 1:
+        policy, bound, paid = _several_limits(worth, limits)
     else:
-        policy, bound, paid = _one_limit(worth, *(limits[0] if limits else (c, math.inf)))
-        price, contact_price = (paid, 0.0) if contacts is None else (0.0, paid)
+        policy, bound, single = _one_limit(worth, *(limits[0] if limits else (c, math.inf)))
+        paid = np.array([single])
+    found = iter(paid.tolist())
+    price = next(found) if budget is not None or not limits else 0.0
+    contact_price = next(found) if contacts is not None else 0.0
+    stock_prices = np.zeros(g.shape[1])
+    stock_prices[scarce] = list(found)
     if exact:
         policy = _integer(worth, limits)
     rows = np.arange(len(g))
@@ -139,6 +168,7 @@ def allocate(
         bound=bound,
         price=price,
         contact_price=contact_price,
+        stock_prices=stock_prices,
     )
 
 
@@ -181,7 +211,8 @@ def spend_curve(
     if scores is not None:
         realised, half = _realised(path, _scores(scores, g.shape), c, at, price, alpha)
         lower, upper = realised - half, realised + half
-    return SpendCurve(spent[at], gain, contacts, price, realised, lower, upper)
+    users = path.users(at, g.shape[1])
+    return SpendCurve(spent[at], gain, contacts, price, realised, lower, upper, users)
 
 
 def marginal(curve: SpendCurve, at: float, step: float) -> float:
@@ -210,6 +241,15 @@ def _problem(gains: npt.ArrayLike, costs: npt.ArrayLike, allowed: npt.ArrayLike 
     if may.shape != g.shape or may.dtype != np.bool_ or not may[:, 0].all():
         raise ValueError(f"allowed must be bool of the shape {g.shape}, and the control allowed to everyone")
     return g, np.broadcast_to(c, g.shape), may
+
+
+def _stock(stock: npt.ArrayLike | None, arms: int) -> Floats:
+    if stock is None:
+        return np.full(arms, math.inf)
+    ceilings = np.asarray(stock, dtype=np.float64)
+    if ceilings.shape != (arms,) or np.isnan(ceilings).any() or (ceilings < 0).any() or ceilings[0] < math.inf:
+        raise ValueError(f"stock must be {arms} numbers of users, not negative, that of the control inf: {stock}")
+    return np.floor(ceilings)
 
 
 def _path(worth: Floats, use: Floats) -> _Path:
@@ -248,40 +288,71 @@ def _one_limit(worth: Floats, use: Floats, limit: float) -> tuple[Ints, float, f
     return _finished(worth, [(use, limit)], policy, around), value + price * left, price
 
 
-def _two_limits(worth: Floats, limits: list[Limit]) -> tuple[Ints, float, tuple[float, float]]:
-    """Columns are whole policies, each the best at some prices; the master program mixes them within both limits."""
-    for binding, (use, limit) in enumerate(limits):
-        policy, bound, price = _one_limit(worth, use, limit)
+def _several_limits(worth: Floats, limits: list[Limit]) -> tuple[Ints, float, Floats]:
+    """Columns are whole policies, each the best at some prices; the master program mixes them within all limits.
+
+    Prices are drawn half way to the best ones so far (Wentges 1997, "Weighted Dantzig-Wolfe decomposition"): with the
+    master's own alone, which swing widely, six limits take ten times as many columns.
+    """
+    best = _first_prices(worth, limits)
+    # Only one that binds alone can do for all; of a large problem the sample tells which.
+    for binding in range(len(limits)) if not best.any() else np.flatnonzero(best) if (best > 0).sum() == 1 else ():
+        policy, bound, price = _one_limit(worth, *limits[binding])
         if _fits(policy, limits):
-            return policy, bound, (price, 0.0) if binding == 0 else (0.0, price)
+            return policy, bound, np.where(np.arange(len(limits)) == binding, price, 0.0)
     ceilings = np.array([limit for _, limit in limits])
-    columns, values, used = [np.zeros(len(worth), dtype=np.int64)], [0.0], [np.zeros(2)]
-    bound = math.inf
+    columns, values, used = [np.zeros(len(worth), dtype=np.int8)], [0.0], [np.zeros(len(limits))]
+    bound, prices = math.inf, best
+    slack = _SLACK * float(worth.max()) if len(worth) > _SAMPLE else 0.0
     while True:
+        reduced = _reduced(worth, limits, prices)
+        policy = reduced.argmax(axis=1)
+        at = _total(reduced, policy) + float(prices @ ceilings)
+        if at < bound:
+            bound, best = at, prices
+        columns.append(policy.astype(np.int8))
+        values.append(_total(worth, policy))
+        used.append(np.array([_total(use, policy) for use, _ in limits]))
         master = scipy.optimize.linprog(
             -np.array(values), np.array(used).T, ceilings, np.ones((1, len(values))), [1.0], method="highs"
         )
         shares = np.asarray(master.x, dtype=np.float64)
-        prices = np.maximum(-np.asarray(master.ineqlin.marginals, dtype=np.float64), 0.0)
-        reduced = worth - prices[0] * limits[0][0] - prices[1] * limits[1][0]
-        policy = reduced.argmax(axis=1)
-        bound = min(bound, _total(reduced, policy) + float(prices @ ceilings))
-        if bound - float(shares @ values) <= _ROUNDING * bound or len(columns) > _COLUMNS:
+        if bound - float(shares @ values) <= max(_ROUNDING * bound, slack) or len(columns) > _COLUMNS * len(limits):
             break
-        columns.append(policy)
-        values.append(_total(worth, policy))
-        used.append(np.array([_total(use, policy) for use, _ in limits]))
+        own = np.maximum(-np.asarray(master.ineqlin.marginals, dtype=np.float64), 0.0)
+        near = (own + best) / 2
+        # Where that brings nothing new, the master's own prices do, or all is found.
+        prices = own if np.array_equal(near, prices) else near
     kept = np.flatnonzero(shares > _ROUNDING)
-    policy = _mixed(np.array([columns[i] for i in kept]), shares[kept], limits[0][0])
+    policy = _mixed(np.array([columns[i] for i in kept], dtype=np.int64), shares[kept], limits[0][0])
+    reduced = _reduced(worth, limits, best)
     policy = _within(limits, policy, reduced)
     top = np.partition(reduced, -2, axis=1)
     margin = top[:, -1] - top[:, -2]
     core = min(_CORE, len(worth))
-    return (
-        _finished(worth, limits, policy, margin.argpartition(core - 1)[:core]),
-        bound,
-        (float(prices[0]), float(prices[1])),
-    )
+    return _finished(worth, limits, policy, margin.argpartition(core - 1)[:core]), bound, best
+
+
+def _first_prices(worth: Floats, limits: list[Limit]) -> Floats:
+    """Those of every so manieth user, with as small a part of the limits; zeros where the users are few."""
+    every = len(worth) // _SAMPLE
+    if every < 2:
+        return np.zeros(len(limits))
+    here = np.unique((np.arange(_SAMPLE) * ((math.sqrt(5) - 1) / 2) % 1 * len(worth)).astype(np.int64))
+    part = len(here) / len(worth)
+    return _several_limits(worth[here], [(use[here], limit * part) for use, limit in limits])[2]
+
+
+def _reduced(worth: Floats, limits: list[Limit], prices: Floats) -> Floats:
+    # What is the same for every user is taken off at once.
+    alike = np.zeros(worth.shape[1])
+    reduced = worth
+    for (use, _), price in zip(limits, prices, strict=True):
+        if use.strides[0] == 0:
+            alike += price * use[0]
+        elif price:
+            reduced = reduced - price * use
+    return reduced - alike
 
 
 def _mixed(policies: Ints, weights: Floats, use: Floats) -> Ints:
@@ -292,7 +363,7 @@ def _mixed(policies: Ints, weights: Floats, use: Floats) -> Ints:
     """
     users = np.flatnonzero((policies != policies[0]).any(axis=0))
     options = policies[:, users]
-    kind = np.ravel_multi_index(tuple(options), (use.shape[1],) * len(options))
+    _, kind = np.unique(options, axis=1, return_inverse=True)
     order = np.lexsort((use[users, options[-1]] - use[users, options[0]], kind))
     turn = np.arange(1, users.size + 1) * ((math.sqrt(5) - 1) / 2) % 1
     pick = np.minimum((weights / weights.sum()).cumsum().searchsorted(turn), len(weights) - 1)
@@ -302,16 +373,22 @@ def _mixed(policies: Ints, weights: Floats, use: Floats) -> Ints:
 
 
 def _within(limits: list[Limit], policy: Ints, reduced: Floats) -> Ints:
-    """Back to the control until the limits hold, those first who at the prices lose least by it per unit released."""
+    """Other arms until the limits hold, that use no more of any of them: first what loses least per unit released."""
     kept = policy.copy()
     for use, limit in limits:
-        excess = _total(use, kept) - limit * (1 + _ROUNDING)
-        if excess <= 0:
-            continue
-        users = np.flatnonzero(use[np.arange(len(kept)), kept] > 0)
-        released = use[users, kept[users]]
-        order = np.argsort((reduced[users, kept[users]] - reduced[users, 0]) / released, kind="stable")
-        kept[users[order[: int(released[order].cumsum().searchsorted(excess)) + 1]]] = 0
+        while (excess := _total(use, kept) - limit * (1 + _ROUNDING)) > 0:
+            users = np.flatnonzero(use[np.arange(len(kept)), kept] > 0)
+            now = kept[users]
+            rows = np.arange(len(users))
+            options = reduced[users].copy()
+            for other, _ in limits:
+                options[other[users] > other[users, now][:, None]] = -math.inf
+            options[use[users] >= use[users, now][:, None]] = -math.inf
+            instead = options.argmax(axis=1)
+            released = use[users, now] - use[users, instead]
+            order = np.argsort((reduced[users, now] - options[rows, instead]) / released, kind="stable")
+            moved = order[: int(released[order].cumsum().searchsorted(excess)) + 1]
+            kept[users[moved]] = instead[moved]
     return kept
 
 

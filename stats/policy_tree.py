@@ -98,8 +98,9 @@ def fit(features: npt.ArrayLike, scores: npt.ArrayLike, depth: int = 2, min_leaf
     and a cut of its own where a feature has any. Every leaf holds at least `min_leaf` users.
 
     Depth 1 and 2: no tree over these cuts is better. Depth 3: the first question of the best tree of depth 2, then
-    the best trees of depth 2 on its two sides; at least as good as depth 2. A split that gains nothing is not made;
-    equal arms: the lowest index, so order arms by cost; equal splits: the first feature, the lowest cut.
+    the best trees of depth 2 on its two sides; at least as good as depth 2. A split that gains nothing is not made,
+    and one whose sides go on alike is taken out: what it asks changes nobody's arm. Equal arms: the lowest index, so
+    order arms by cost; equal splits: the first feature, the lowest cut.
     Raises StatError(not_enough_data) for fewer than `min_leaf` users.
     """
     x = _features(features)
@@ -143,6 +144,9 @@ class _Search:
         feature, cut, _ = found
         below = self.bins[feature][users] <= cut
         (true, gained), (false, more) = (self.grow(users[side], depth - 1) for side in (below, ~below))
+        same = _merged(true, false)
+        if same is not None:
+            return same, gained + more
         threshold = float(self.values[feature][cut])
         if np.isnan(threshold):
             return Node(Condition(feature, "missing", None, True), false, true), gained + more
@@ -198,6 +202,16 @@ class _Search:
     def _leaf(self, sums: Floats) -> Floats:
         """Sum of scores of the best arm; -inf where there are fewer users than a leaf must hold."""
         return np.where(sums[..., 0] >= self.min_leaf, sums[..., 1:].max(axis=-1), -np.inf)
+
+
+def _merged(one: Node | Leaf, other: Node | Leaf) -> Node | Leaf | None:
+    """The tree of the users of both, where both ask the same and give the same."""
+    if isinstance(one, Leaf) and isinstance(other, Leaf):
+        return Leaf(one.arm, one.n + other.n) if one.arm == other.arm else None
+    if isinstance(one, Leaf) or isinstance(other, Leaf) or one.condition != other.condition:
+        return None
+    true, false = _merged(one.true, other.true), _merged(one.false, other.false)
+    return None if true is None or false is None else Node(one.condition, true, false)
 
 
 def _rules(node: Node | Leaf, conditions: tuple[Condition, ...]) -> Iterator[Rule]:

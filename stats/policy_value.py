@@ -25,6 +25,7 @@ __all__ = [
     "GroupGain",
     "Ints",
     "best_constant",
+    "best_elsewhere",
     "by_group",
     "check_assignment",
     "constant_elsewhere",
@@ -177,6 +178,26 @@ def constant_elsewhere(scores: Floats, fold: Ints, costs: npt.ArrayLike | None =
     policy = np.empty(len(g), dtype=np.int64)
     for each in np.unique(f):
         policy[f == each] = int(g[f != each].mean(axis=0).argmax())
+    return policy
+
+
+def best_elsewhere(
+    scores: Floats, fold: Ints, groups: Ints, least: int, costs: npt.ArrayLike | None = None
+) -> npt.NDArray[np.int64]:
+    """Policy (n,): in each of the `groups` (n,) a fold gets the arm with the largest value there on the other folds.
+
+    A group of fewer than `least` users on the other folds gets what `constant_elsewhere` gives.
+    """
+    g, f, group = net(scores, costs), np.asarray(fold), np.asarray(groups)
+    policy = constant_elsewhere(g, f)
+    if group.shape != f.shape:
+        raise ValueError(f"groups must name one group for each of the {len(g)} users, got shape {group.shape}")
+    for each in np.unique(group):
+        inside = group == each
+        for here in np.unique(f[inside]):
+            others = inside & (f != here)
+            if others.sum() >= least:
+                policy[inside & (f == here)] = int(g[others].mean(axis=0).argmax())
     return policy
 
 

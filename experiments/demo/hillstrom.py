@@ -107,8 +107,12 @@ def create_documents(store: Store, *, now: datetime) -> None:
 
 def send(store: Store, *, now: datetime, progress: Callable[[int], object] = lambda customers: None) -> ingest.Receipt:
     """Send every exposure, visit and purchase."""
-    customers = (list(_items(number, row)) for number, row in enumerate(_rows(), start=1))
-    return replay.send(store, customers, now=now, progress=progress)
+    return replay.send(store, customers(), now=now, progress=progress)
+
+
+def customers() -> Iterator[list[Item]]:
+    """Return what happened to each customer, the exposure first."""
+    return (list(_items(number, row)) for number, row in enumerate(_rows(), start=1))
 
 
 def _rows() -> Iterator[dict[str, str]]:

@@ -1,6 +1,6 @@
 """The answer to a question about uplift: train, choose, value, and say what to do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from experiments.uplift import report, rules
 from experiments.uplift.choose import Choice, choose, policy
 from experiments.uplift.crossfit import Clock, Crossfit, crossfit
 from experiments.uplift.frame import Feature, Frame, from_table, read
-from experiments.uplift.learners import DEFAULT, FOREST
+from experiments.uplift.learners import DEFAULT, FOREST, Fitted
 from experiments.uplift.question import Question
 from experiments.uplift.report import Uplift, interval
-from experiments.uplift.users import drivers, quadrants, spending
+from experiments.uplift.segments import best_in_each, found_in_each
+from experiments.uplift.users import drivers, quadrants, spending, targeting
 from stats import policy_value, uplift
 from stats.errors import Problem, StatError
 from stats.policy_tree import Tree
@@ -39,6 +40,8 @@ class Answer:
         effects: (n, K-1) predicted by models that have not seen the user, before costs.
         model: (n,) the variant by the model.
         tree: (n,) the variant by the rules; by the best single variant where there are none.
+        scores: (n, K) doubly robust, before costs.
+        models: of the chosen learner, the one of each fold.
     """
 
     report: Uplift
@@ -46,6 +49,8 @@ class Answer:
     effects: Floats
     model: Ints
     tree: Ints
+    scores: Floats
+    models: Sequence[Fitted]
 
 
 def answer(
@@ -125,6 +130,7 @@ def _answer(found: Crossfit, choice: Choice, question: Question, name: str) -> A
         *(_valued(found, "constant", np.full(len(net), k), best, question.alpha) for k in range(len(frame.names))),
         _valued(found, "model", model, best, question.alpha),
         *([_valued(found, "tree", tree, best, question.alpha)] if fitted is not None else []),
+        *([_valued(found, "segments", best_in_each(found, net), best, question.alpha)] if frame.segments else []),
     ]
     verdict, variant = _verdict(found, choice, leakage, policies, question.alpha)
     rng = np.random.default_rng(question.seed)
@@ -160,8 +166,11 @@ def _answer(found: Crossfit, choice: Choice, question: Question, name: str) -> A
         rules=[] if fitted is None else _rules(found, fitted, net, question.alpha),
         leakage=leakage,
         budget=spending(found, effects, question.budget, question.alpha),
+        segments=found_in_each(found, net, question.alpha),
+        toc=targeting(found, effects, question.alpha),
     )
-    return Answer(said, frame, effects, model, tree if fitted is None else fitted.predict(found.matrix))
+    given = tree if fitted is None else fitted.predict(found.matrix)
+    return Answer(said, frame, effects, model, given, found.scores, found.models[choice.learner])
 
 
 def _known_from(question: Question) -> report.Shares:

@@ -22,6 +22,7 @@ MIN_ARM = 200
 MIN_CELL = 20
 # Of a text column: the values kept, by frequency; the others are taken together.
 MAX_LEVELS = 30
+NO_SEGMENT = "(none)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Frame:
         outcome: (n,) the outcome times its value.
         costs: (K,) per user, in the unit of ``outcome``.
         binary: the outcome is 0/1 and has no value of its own.
+        segment: (n,) place in ``segments``.
+        segments: their names; empty where none are told apart.
     """
 
     ids: list[Any]
@@ -67,6 +70,8 @@ class Frame:
     outcome: Floats
     costs: Floats
     binary: bool
+    segment: Ints
+    segments: tuple[str, ...]
 
     def matrix(self) -> tuple[Floats, Ints]:
         """Return what learners get, (n, p) with NaN where empty, and the feature of each column (p,)."""
@@ -113,6 +118,7 @@ def from_table(table: pa.Table, question: Question) -> Frame:
     if found:
         raise InvalidDocument(found, "file")
     ids = list(range(1, table.num_rows + 1)) if question.unit is None else _ids(table, question.unit)
+    segment, segments = _segments(table, question.segment)
     return Frame(
         ids=ids,
         features=tuple(feature for feature in features if feature is not None),
@@ -122,6 +128,8 @@ def from_table(table: pa.Table, question: Question) -> Frame:
         outcome=outcome,
         costs=_per_variant(question.costs, names, "cost"),
         binary=binary,
+        segment=segment,
+        segments=segments,
     )
 
 
@@ -143,6 +151,20 @@ def _arms(table: pa.Table, question: Question) -> tuple[Ints, tuple[str, ...]]:
         remedy = f"give {MIN_ARM} users or more of each variant: {names[small]} has {counts[small]}"
         raise _refused(question.variant, names[small], "too_few", remedy)
     return arm, tuple(names)
+
+
+def _segments(table: pa.Table, column: str | None) -> tuple[Ints, tuple[str, ...]]:
+    """The segment of each user, and their names; empty cells are one of their own."""
+    if column is None:
+        return np.zeros(table.num_rows, dtype=int), ()
+    given = pc.fill_null(pc.cast(table.column(column), pa.string()), NO_SEGMENT).combine_chunks().dictionary_encode()
+    labels: list[str] = given.dictionary.to_pylist()
+    if not 2 <= len(labels) <= MAX_LEVELS:
+        remedy = f"name a column of 2 to {MAX_LEVELS} segments, or group its values"
+        raise _refused(column, f"{len(labels)} values", "too_many" if len(labels) > 1 else "constant", remedy)
+    names = sorted(labels, key=lambda label: (label == NO_SEGMENT, label))
+    place = np.array([names.index(label) for label in labels])
+    return place[given.indices.to_numpy(zero_copy_only=False)], tuple(names)
 
 
 def _outcome(table: pa.Table, question: Question, found: list[FieldProblem]) -> tuple[Floats, bool]:

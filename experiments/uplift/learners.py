@@ -30,6 +30,12 @@ class MissingPackage(UpturnError):
     status = 501
 
 
+def missing(package: str) -> MissingPackage:
+    """Return the error about a package that is not installed."""
+    detail = f"uplift needs the package {package}, which is not installed: pip install {package}"
+    return MissingPackage("missing_package", detail, package=package)
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What a learner is trained on: ``matrix`` (n, p), ``arm`` (n,), ``outcome`` (n,), ``propensity`` (n, K)."""
@@ -214,9 +220,7 @@ def _imported(name: str) -> Any:
         with style, _quiet(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             return importlib.import_module(name)
     except ImportError as error:
-        package = (error.name or name).split(".")[0]
-        detail = f"uplift needs the package {package}, which is not installed: pip install {package}"
-        raise MissingPackage("missing_package", detail, package=package) from None
+        raise missing((error.name or name).split(".")[0]) from None
 
 
 @contextmanager

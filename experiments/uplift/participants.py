@@ -1,6 +1,6 @@
 """Uplift of a store's experiment: the question that its rows answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from experiments.report import Struct
 from experiments.rows import OUTCOME, Rows
 from experiments.uplift.answer import Answer, answer_table
 from experiments.uplift.crossfit import Clock
-from experiments.uplift.frame import MIN_ARM, refusal
+from experiments.uplift.frame import MAX_LEVELS, MIN_ARM, refusal
 from experiments.uplift.question import Question
 
 MARGIN = "margin"
@@ -93,12 +93,13 @@ def unit_value(experiment: Experiment, metric: str, direction: str) -> float:
     return margin if direction == "up" else -margin
 
 
-def question(rows: Rows, *, attributes: bool = False, **options: Any) -> Asked:
+def question(rows: Rows, *, attributes: bool = False, leave_out: Collection[str] = (), **options: Any) -> Asked:
     """Return the question about the rows of an experiment, with all their features that can be used.
 
     Args:
         rows: of the experiment.
         attributes: use only what a policy can ask of a user later: attributes that are no lists.
+        leave_out: features not to use.
         options: of the question.
 
     Raises:
@@ -119,7 +120,10 @@ def question(rows: Rows, *, attributes: bool = False, **options: Any) -> Asked:
     left_out = []
     used = []
     for name in rows.features:
-        problem = "not_an_attribute" if attributes and not servable(name) else _problem(table[name], name)
+        if name in leave_out:
+            problem: str | None = "not_wanted"
+        else:
+            problem = "not_an_attribute" if attributes and not servable(name) else _problem(table[name], name)
         if problem is None:
             used.append(name)
         else:
@@ -128,7 +132,9 @@ def question(rows: Rows, *, attributes: bool = False, **options: Any) -> Asked:
         remedy = "send attributes with exposures or before them: no feature tells users apart"
         names = [each.feature for each in left_out]
         raise InvalidDocument([FieldProblem("features", names, "none_usable", remedy)], "request")
-    return Asked(table, replace(asked, features=tuple(used)), tuple(left_out), int((~possible).sum()))
+    told_apart = bool(experiment.strata) and 2 <= len(table["stratum"].unique()) <= MAX_LEVELS
+    asked = replace(asked, features=tuple(used), segment="stratum" if told_apart else None)
+    return Asked(table, asked, tuple(left_out), int((~possible).sum()))
 
 
 def servable(feature: str) -> bool:

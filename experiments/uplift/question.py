@@ -20,6 +20,7 @@ class Question:
         value: column of what one unit of the outcome is worth; may be empty where the outcome is 0.
         unit: column of the user's id; the row's number if not given.
         strata: columns of groups with shares of their own.
+        segment: column of the segments that could each get a variant of their own.
         weights: the designed split, the same in all groups; what was counted if not given.
         chances: of each variant the column of its known chance, user by user; instead of strata or weights.
         costs: cost per user of giving him a variant; 0 if not given.
@@ -38,6 +39,7 @@ class Question:
     value: str | None = None
     unit: str | None = None
     strata: Sequence[str] = ()
+    segment: str | None = None
     weights: Mapping[str, float] | None = None
     chances: Mapping[str, str] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Question:
         named = [("variant", self.variant), ("outcome", self.outcome), ("value", self.value), ("unit", self.unit)]
         found = [(option, column) for option, column in named if column is not None]
         found += [("stratum", column) for column in self.strata]
+        found += [("segment", self.segment)] if self.segment is not None else []
         found += [("chances", column) for column in self.chances.values()]
         return [*found, *(("feature", column) for column in self.features)]
 
@@ -66,6 +69,9 @@ def problems(question: Question) -> Iterator[FieldProblem]:
         if column is not None and column in question.features:
             remedy = f"leave it out: it is {role}, which nobody knows before the treatment"
             yield FieldProblem("feature", column, "known_after_treatment", remedy)
+        if column is not None and column == question.segment:
+            remedy = f"name another column: it is {role}, which nobody knows before the treatment"
+            yield FieldProblem("segment", column, "known_after_treatment", remedy)
     for column in dict.fromkeys(question.features):
         if list(question.features).count(column) > 1:
             yield FieldProblem("feature", column, "not_unique", "name each column once")

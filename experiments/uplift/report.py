@@ -14,7 +14,7 @@ SCHEMA: Literal["upturn.uplift/1"] = "upturn.uplift/1"
 
 Verdict = Literal["target", "rank", "everyone", "nobody", "inconclusive", "invalid"]
 QuadrantName = Literal["persuadable", "sure_thing", "lost_cause", "do_not_disturb"]
-PolicyName = Literal["constant", "model", "tree"]
+PolicyName = Literal["constant", "segments", "model", "tree"]
 Shares = Literal["weights", "counts", "strata", "chances"]
 
 
@@ -66,11 +66,43 @@ class Learned(Struct, frozen=True):
     seconds: float
 
 
+class TocPoint(Struct, frozen=True):
+    """The first ``share`` of the list: their mean effect less that of all, with its pointwise interval."""
+
+    share: float
+    above: Interval
+
+
+class Toc(Struct, frozen=True):
+    """The targeting curve (TOC) of the chosen learner's list for one variant, whose mean height is the AUTOC.
+
+    ``mean``: the effect of the variant on all, net of costs; a point's effect is ``mean`` and its ``above`` together.
+    """
+
+    variant: str
+    mean: float
+    points: list[TocPoint]
+
+
+class SegmentFound(Struct, frozen=True):
+    """A segment, and the variant that is best in it.
+
+    ``effect``: of the variant on these users against the control, net of costs, on the users it was chosen by: somewhat
+    too good.
+    """
+
+    segment: str
+    variant: str
+    users: int
+    effect: Interval | None
+
+
 class PolicyValue(Struct, frozen=True):
     """What a policy is worth, net of costs, on users its models have not seen.
 
-    ``gain``: over the best single variant (chosen on other users), None for that constant itself. ``check``: the gap
-    to an estimate without models, in standard errors.
+    ``segments``: in each segment the variant that is best there, chosen on other users too. ``gain``: over the best
+    single variant (chosen on other users), None for that constant itself. ``check``: the gap to an estimate without
+    models, in standard errors.
     """
 
     policy: PolicyName
@@ -144,12 +176,18 @@ class Leakage(Struct, frozen=True):
 
 
 class BudgetPoint(Struct, frozen=True):
-    """Totals over the users of the file: what was spent, who was contacted, what it brings before costs."""
+    """Totals over the users of the file: what was spent, who was contacted, what it brings before costs.
+
+    ``users``: how many get each variant. ``next_thousand``: what the next 1,000 of the unit are expected to bring, or
+    as many of them as there is a use for.
+    """
 
     spend: float
     contacts: int
     expected: float
     realised: Interval
+    users: dict[str, int] = msgspec.field(default_factory=dict)
+    next_thousand: float | None = None
 
 
 class Budget(Struct, frozen=True):
@@ -204,6 +242,8 @@ class Uplift(Struct, frozen=True, kw_only=True):
     rules: list[RuleFound]
     leakage: Leakage
     budget: Budget
+    segments: list[SegmentFound] = msgspec.field(default_factory=list)
+    toc: list[Toc] = msgspec.field(default_factory=list)
 
 
 def interval(estimate: Estimate) -> Interval:

@@ -72,13 +72,21 @@ def _condition(asked: Condition, column: Column) -> dict[str, Any]:
         return {name: {"$ne": column.label}} if asked.holds else {name: column.label}
     if feature.kind == "flag":
         # The one cut there is lies at false.
-        found: dict[str, Any] = {name: False}
-        return found if asked.holds else {name: {"$ne": False}}
+        return {name: False} if asked.holds else {name: {"$ne": False} if holes else True}
     limit = _number(asked.threshold)
+    if _is_bit(feature):
+        # In other SDKs an empty attribute is equal to 0, but for $eq.
+        return {name: {"$eq": 0} if holes else 0} if asked.holds else {name: {"$ne": 0} if holes else 1}
     if not holes:
         return {name: {"$lte" if asked.holds else "$gt": limit}}
-    found = {name: {"$ne": None, "$lte": limit}}
+    found: dict[str, Any] = {name: {"$ne": None, "$lte": limit}}
     return found if asked.holds else {"$not": found}
+
+
+def _is_bit(feature: Feature) -> bool:
+    """Whether a number is only ever 0 or 1: then it says yes or no."""
+    known = feature.values[~np.isnan(feature.values)]
+    return feature.kind == "number" and bool(np.isin(known, (0.0, 1.0)).all())
 
 
 def words(rule: Rule, named: Sequence[Column]) -> str:
@@ -89,9 +97,18 @@ def words(rule: Rule, named: Sequence[Column]) -> str:
     for asked in rule.conditions:
         # Who is unknown needs no cut, and of a cut among the known that is understood.
         implied = unknown.get(asked.feature, False) if asked.op == "<=" else not asked.holds and asked.feature in cuts
-        if not implied:
+        if not implied and not any(_implies(other, asked) for other in rule.conditions):
             parts.append(_words(asked, named[asked.feature], holes=asked.feature not in unknown))
     return " and ".join(parts) or "everyone"
+
+
+def _implies(one: Condition, other: Condition) -> bool:
+    """Whether a cut leaves nothing to ask for another one of the same feature on the same side."""
+    if (one.feature, one.op, one.holds) != (other.feature, other.op, other.holds):
+        return False
+    if one.threshold is None or other.threshold is None:
+        return False
+    return one.threshold < other.threshold if one.holds else one.threshold > other.threshold
 
 
 def _words(asked: Condition, column: Column, *, holes: bool) -> str:

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from experiments import database, lake, registry, reports, rows
 from experiments.documents import Experiment, Kind, Status
 from experiments.errors import Conflict, NotFound
-from experiments.fields import Document, Key
+from experiments.fields import Document, Key, Name
 from experiments.lake import Watermark
 from experiments.report import Struct
 from experiments.settings import Settings
@@ -40,7 +40,10 @@ FRESH: Final = timedelta(hours=1)
 
 
 class StudyRequest(Document):
-    """What to study. ``features``: all that was known before the exposure, or only what a policy can ask of a user."""
+    """What to study. ``features``: all that was known before the exposure, or only what a policy can ask of a user.
+
+    ``leave_out`` names features that are not to be used.
+    """
 
     metric: Key | None = None
     learners: list[Literal["s", "t", "x", "r", "dr", "forest"]] = Field(
@@ -51,6 +54,7 @@ class StudyRequest(Document):
     seed: int = Field(default=1, ge=0, le=2**31 - 1)
     budget: Annotated[float, Field(gt=0)] | None = None
     features: Literal["all", "attributes"] = "all"
+    leave_out: list[Name] = Field(default_factory=list, max_length=500)
 
     def options(self) -> dict[str, Any]:
         """Return the options of the question."""
@@ -66,11 +70,19 @@ class StudyStatus(StrEnum):
     failed = "failed"
 
 
+class Refused(Struct, frozen=True):
+    """One thing that was wrong with what was asked, or with the data: a feature, an option, and the code."""
+
+    field: str
+    problem: str
+
+
 class Failure(Struct, frozen=True):
-    """Why a study failed."""
+    """Why a study failed; ``problems`` where it was refused."""
 
     code: str
     detail: str
+    problems: tuple[Refused, ...] = ()
 
 
 class Notes(Struct, frozen=True):
@@ -193,10 +205,10 @@ def _as_of_before(session: Session, key: str, wish: Sequence[Any], now: datetime
     return None
 
 
-def start(settings: Settings, study_id: str) -> None:
-    """Start the process of a study, which outlives this one."""
+def start(settings: Settings, study_id: str, module: str = "experiments.uplift.job") -> None:
+    """Start the process of a study, or of other work on record, which outlives this one."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.uplift.job", study_id],
+        [sys.executable, "-m", module, study_id],
         env=os.environ | settings.to_env(),
         stdin=subprocess.DEVNULL,
         start_new_session=True,

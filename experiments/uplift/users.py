@@ -1,5 +1,7 @@
 """What the chosen learner says of users: the four kinds of them, what the effects rest on, and the use of a budget."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -7,7 +9,8 @@ from experiments.report import Interval
 from experiments.uplift import report
 from experiments.uplift.crossfit import Crossfit
 from experiments.uplift.report import interval
-from stats import budget, policy_value
+from stats import budget, policy_value, uplift
+from stats.errors import StatError
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -15,7 +18,9 @@ Bools = npt.NDArray[np.bool_]
 # Users of one kind, below which their effect is not told.
 MIN_USERS = 200
 _POINTS = 21
+_SHARES = np.arange(1, 21) / 20
 _NEXT = 0.01
+_THOUSAND = 1000.0
 
 
 def quadrants(found: Crossfit, effects: Floats, variant: int, alpha: float) -> list[report.Quadrant]:
@@ -85,6 +90,39 @@ def drivers(found: Crossfit, learner: str, rng: np.random.Generator) -> list[rep
     return sorted(made, key=lambda driver: (-driver.share, driver.feature))
 
 
+def targeting(found: Crossfit, effects: Floats, alpha: float) -> list[report.Toc]:
+    """Return the targeting curve of the list for each variant, net of costs.
+
+    Each fold has a list of its own, as the scales of their models differ: a user's place is that in his fold's.
+    """
+    net = policy_value.net(found.scores, found.frame.costs)
+    made = []
+    for k, name in enumerate(found.frame.names[1:], 1):
+        gains = net[:, k] - net[:, 0]
+        try:
+            curve = uplift.toc(_places(effects[:, k - 1], found.fold), gains, _SHARES, alpha)
+        except StatError:
+            continue
+        limits = zip(curve.share, curve.estimate, curve.lower, curve.upper, strict=True)
+        points = [
+            report.TocPoint(float(share), Interval(float(mean), float(low), float(high)))
+            for share, mean, low, high in limits
+        ]
+        made.append(report.Toc(name, float(gains.mean()), points))
+    return made
+
+
+def _places(priority: Floats, fold: npt.NDArray[np.int64]) -> Floats:
+    """The place (n,) of each user in the list of his fold, from 0 to 1, ties in the middle of theirs."""
+    places = np.empty(priority.size)
+    for each in np.unique(fold):
+        here = fold == each
+        ordered = np.sort(priority[here])
+        ends = [ordered.searchsorted(priority[here], side=side) for side in ("left", "right")]
+        places[here] = (ends[0] + ends[1]) / 2 / ordered.size
+    return places
+
+
 def spending(found: Crossfit, effects: Floats, available: float | None, alpha: float) -> report.Budget:
     """Return the best use of each budget by predicted effects, with what it brought by the scores.
 
@@ -95,21 +133,34 @@ def spending(found: Crossfit, effects: Floats, available: float | None, alpha: f
     money = bool((costs != 0).any())
     use = np.maximum(costs, 0.0) if money else (np.arange(gains.shape[1]) > 0).astype(float)
     curve = budget.spend_curve(gains, use, _POINTS, found.scores, alpha)
+
+    def points(curve: budget.SpendCurve) -> list[report.BudgetPoint]:
+        further = budget.spend_curve(gains, use, np.concatenate([curve.spend, curve.spend + _THOUSAND]))
+        following = [budget.marginal(further, float(spend), _THOUSAND) for spend in curve.spend]
+        return _points(curve, found.frame.names, following)
+
     at = following = None
     if available is not None:
         whole = curve if available < curve.spend[-1] else None
         asked = budget.spend_curve(gains, use, [min(available, float(curve.spend[-1]))], found.scores, alpha)
-        at = _points(asked)[-1]
+        at = points(asked)[-1]
         following = budget.marginal(curve, at.spend, _NEXT * float(curve.spend[-1])) if whole is not None else 0.0
-    return report.Budget("money" if money else "contacts", _points(curve), at, following)
+    return report.Budget("money" if money else "contacts", points(curve), at, following)
 
 
-def _points(curve: budget.SpendCurve) -> list[report.BudgetPoint]:
+def _points(curve: budget.SpendCurve, names: Sequence[str], following: Sequence[float]) -> list[report.BudgetPoint]:
     assert curve.realised is not None
     assert curve.lower is not None
     assert curve.upper is not None
-    columns = curve.spend, curve.contacts, curve.gain, curve.realised, curve.lower, curve.upper
+    columns = curve.spend, curve.contacts, curve.gain, curve.realised, curve.lower, curve.upper, curve.users, following
     return [
-        report.BudgetPoint(float(spend), int(contacts), float(gain), Interval(float(mean), float(low), float(high)))
-        for spend, contacts, gain, mean, low, high in zip(*columns, strict=True)
+        report.BudgetPoint(
+            float(spend),
+            int(contacts),
+            float(gain),
+            Interval(float(mean), float(low), float(high)),
+            dict(zip(names, users.tolist(), strict=True)),
+            next_thousand,
+        )
+        for spend, contacts, gain, mean, low, high, users, next_thousand in zip(*columns, strict=True)
     ]

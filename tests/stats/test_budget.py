@@ -73,6 +73,64 @@ def test_many_users_are_within_one_step_of_the_bound(seed: int, coarse: bool) ->
     assert found.price > 0 or found.contact_price > 0
 
 
+@lawful
+@given(st.integers(0, 10_000), st.integers(1, 25), st.integers(2, 5), st.booleans(), st.booleans(), st.booleans())
+def test_equals_the_integer_program_with_a_stock_of_each_arm(
+    seed: int, n: int, k: int, coarse: bool, money: bool, touches: bool
+) -> None:
+    gains, costs = problem(seed, n, k, coarse)
+    rng = np.random.default_rng(seed + 1)
+    budget = float(rng.integers(0, 2 * n + 1)) if money else None
+    contacts = int(rng.integers(0, n + 1)) if touches else None
+    stock = np.where(rng.random(k) < 0.7, rng.integers(0, n, k), np.inf)
+    stock[0] = np.inf
+    allowed = rng.random((n, k)) > 0.2
+    allowed[:, 0] = True
+    found = allocate(gains, costs, budget, contacts, allowed, stock=stock)
+    exact = allocate(gains, costs, budget, contacts, allowed, stock=stock, exact=True)
+    for each in (found, exact):
+        check(each, gains, costs, budget, contacts)
+        assert (np.bincount(each.policy, minlength=k) <= stock).all()
+        assert allowed[np.arange(n), each.policy].all()
+        assert each.objective <= each.bound + 1e-9
+    assert found.objective == pytest.approx(exact.objective, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("coarse", [False, True])
+def test_with_all_limits_what_may_be_lacking_is_proven_small(seed: int, coarse: bool) -> None:
+    gains, costs = problem(seed, 3000, 4, coarse)
+    step = gains.max()
+    for budget, contacts, stock in (
+        (None, None, [np.inf, 300, 500, 200]),
+        (1500.0, None, [np.inf, 150, np.inf, 400]),
+        (1500.0, 1100, [np.inf, 300, 500, 200]),
+    ):
+        found = allocate(gains, costs, budget, contacts, stock=stock)
+        check(found, gains, costs, budget, contacts)
+        assert (np.bincount(found.policy, minlength=4) <= stock).all()
+        limits = (budget is not None) + (contacts is not None) + np.isfinite(stock).sum()
+        assert 0 <= found.gap <= limits * step
+        assert found.stock_prices[0] == 0
+
+
+def test_what_one_more_of_an_arm_brings_is_its_stock_price() -> None:
+    gains, costs = problem(11, 20_000, 3)
+    found, more = (allocate(gains, costs, stock=[np.inf, many, 3000]) for many in (2000, 2010))
+    assert more.gain - found.gain == pytest.approx(10 * found.stock_prices[1], rel=0.02)
+    assert allocate(gains, costs, stock=[np.inf, 20_000, 20_000]).stock_prices.tolist() == [0, 0, 0]
+
+
+def test_a_stock_above_the_sample_of_prices_is_kept() -> None:
+    # More users than those whose prices come first.
+    gains, costs = problem(12, 60_000, 5)
+    stock = [np.inf, 4000, 3000, 5000, 2000]
+    found = allocate(gains, costs, 30_000.0, 12_500, stock=stock)
+    check(found, gains, costs, 30_000.0, 12_500)
+    assert (np.bincount(found.policy, minlength=5) <= stock).all()
+    assert found.gap <= 6 * gains.max()
+
+
 def test_a_tie_between_kinds_of_users_is_mixed_to_fill_both_limits() -> None:
     # One contact of the first kind costs 1 and gains 1, of the second 2 and 1.5: 50 of each use up both limits.
     gains = np.zeros((1000, 3))
@@ -132,6 +190,7 @@ def test_curve_is_all_budgets_at_once() -> None:
         # A full budget leaves nothing for the branch and bound to gain.
         assert found.gain == pytest.approx(curve.gain[at])
         assert found.contacts == curve.contacts[at]
+        assert curve.users[at].tolist() == np.bincount(found.policy, minlength=4).tolist()
     # Concave: the gain per unit of money falls.
     slopes = np.diff(curve.gain) / np.diff(curve.spend)
     assert (np.diff(slopes) <= 1e-9).all()
@@ -202,6 +261,9 @@ def test_wrong_arguments() -> None:
     ):
         with pytest.raises(ValueError, match=says):
             allocate(g, c, budget, contacts, allowed)
+    for stock in ([np.inf, -1], [3, 3], [np.inf], [np.inf, np.nan]):
+        with pytest.raises(ValueError, match="stock"):
+            allocate(gains, costs, stock=stock)
     with pytest.raises(ValueError, match="exact is for"):
         allocate(np.zeros((20_000, 2)), costs, 1, exact=True)
     curve = spend_curve(gains, costs)

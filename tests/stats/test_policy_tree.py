@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stats.errors import Problem, StatError
-from stats.policy_tree import Condition, Leaf, Rule, Tree, fit
+from stats.policy_tree import Condition, Leaf, Node, Rule, Tree, fit
 
 lawful = settings(database=None, derandomize=True, deadline=None, max_examples=60)
 
@@ -100,6 +100,17 @@ def test_ties_go_to_the_first_arm_and_to_the_smaller_tree() -> None:
     tree = fit(np.column_stack([x, x * 10]), scores, 1)
     assert tree.leaves[0].conditions == (Condition(0, "<=", 1.0, True),)
     assert [leaf.arm for leaf in tree.leaves] == [0, 1]
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_a_question_whose_sides_go_on_alike_is_not_asked(depth: int) -> None:
+    # The first feature ties with the second as the first question, as long as the second is asked on both sides.
+    x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]] * 5, dtype=float)
+    scores = np.column_stack([np.zeros(20), np.where(x[:, 1] == 1, 2.0, -1.0)])
+    tree = fit(x, scores, depth)
+    asked = Condition(1, "<=", 0.0, True)
+    assert tree.root == Node(asked, Leaf(0, 10), Leaf(1, 10))
+    assert tree.value == pytest.approx(realised(tree, x, scores) / 20) == pytest.approx(1)
 
 
 def test_columns_without_a_cut_are_never_asked() -> None:

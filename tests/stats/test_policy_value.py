@@ -17,6 +17,7 @@ from stats.horizon import Fixed
 from stats.policy_value import (
     Estimate,
     best_constant,
+    best_elsewhere,
     by_group,
     constant_elsewhere,
     constant_values,
@@ -172,6 +173,23 @@ def test_a_fold_has_no_part_in_its_baseline() -> None:
     assert constant_elsewhere(scores, np.array([0, 0, 1, 1]), [20.0, 0.0]).tolist() == [1, 1, 1, 1]
 
 
+def test_a_segment_gets_its_best_arm_of_the_other_folds_and_a_small_one_that_of_all() -> None:
+    scores = np.array([[3.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 1.0], [0.0, 9.0]])
+    fold, groups = np.array([0, 0, 1, 1, 1]), np.array([5, 7, 5, 7, 8])
+    assert best_elsewhere(scores, fold, groups, 1).tolist() == [0, 1, 0, 1, 0]
+    assert best_elsewhere(scores, fold, groups, 2).tolist() == constant_elsewhere(scores, fold).tolist()
+    assert best_elsewhere(scores, fold, groups, 1, [4.0, 0.0]).tolist() == [1, 1, 1, 1, 1]
+
+
+def test_segments_of_noise_gain_nothing_on_users_not_chosen_by() -> None:
+    rng = np.random.default_rng(8)
+    gains = []
+    for _ in range(200):
+        scores, fold, groups = rng.normal(size=(200, 3)), np.arange(200) % 5, rng.integers(0, 4, 200)
+        gains.append(scores[np.arange(200), best_elsewhere(scores, fold, groups, 5)].mean())
+    assert abs(np.mean(gains)) < 4 * np.std(gains) / 200**0.5
+
+
 def test_choosing_on_the_same_users_flatters_and_elsewhere_does_not() -> None:
     rng = np.random.default_rng(7)
     same, elsewhere = [], []
@@ -285,6 +303,7 @@ def test_hillstrom_policy_by_past_purchase(shared_data: Path) -> None:
         (lambda y, a, e, m: value(y, a), r"scores must be finite and of shape \(n, K\), got \(4,\)"),
         (lambda y, a, e, m: by_group(m, a, a, [1, 2]), "groups must hold a label for each of the 4 users"),
         (lambda y, a, e, m: constant_elsewhere(m, a * 0), "at least two folds"),
+        (lambda y, a, e, m: best_elsewhere(m, a, a[1:], 1), "groups must name one group for each of the 4 users"),
         (lambda y, a, e, m: folds(4, 3, a, np.random.default_rng(1)), "at most the users of the smallest arm, 2: 3"),
         (lambda y, a, e, m: folds(5, 2, a, np.random.default_rng(1)), "each of the 5 users"),
     ],

@@ -38,6 +38,8 @@ def made_up(
         outcome=outcome,
         costs=np.zeros(arms),
         binary=False,
+        segment=np.zeros(users, dtype=int),
+        segments=(),
     )
     fold = policy_value.folds(users, FOLDS, arm, rng)
     predictions = np.empty((users, arms))

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from experiments.errors import InvalidDocument
+from experiments.report import Interval
 from experiments.sdk.conditions import compile_condition
 from experiments.uplift import report
 from experiments.uplift.answer import Answer
@@ -169,6 +170,58 @@ def test_the_forest_needs_conversions() -> None:
     with pytest.raises(InvalidDocument, match="the forest takes an outcome of 0/1"):
         made.answered(GIFT_TO_NORTH, learners=("forest",))
     assert made.answered(GIFT_TO_NORTH, learners=("s", "forest")).report.method.learners == ["s"]
+
+
+def test_the_best_of_each_segment_is_valued_beside_the_others() -> None:
+    said = made.answered(GIFT_TO_NORTH, segment="city").report
+    assert [each.policy for each in said.policies] == ["constant", "constant", "model", "tree", "segments"]
+    segments, tree = said.policies[-1], said.policies[-2]
+    assert segments.gain is not None
+    assert segments.gain.lower > 0
+    # The city is all there is to know.
+    assert segments.value.estimate == pytest.approx(tree.value.estimate, abs=0.05)
+    assert {each.segment: each.variant for each in said.segments} == {
+        "north": "gift",
+        "south": "hold",
+        "west": "hold",
+        "(none)": "hold",
+    }
+    assert sum(each.users for each in said.segments) == said.users
+    north = said.segments[0].effect
+    assert north is not None
+    assert north.lower < 6 < north.upper
+    assert [each.effect for each in said.segments[1:]] == [None] * 3
+
+
+def test_segments_that_say_nothing_gain_nothing() -> None:
+    rng = np.random.default_rng(3)
+    table = made.campaign(effect="all").append_column("half", pa.array(rng.choice(["a", "b"], 6000)))
+    said = made.answered(table, segment="half").report
+    assert said.policies[-1].gain == Interval(0.0, 0.0, 0.0)
+    assert {each.variant for each in said.segments} == {"gift"}
+
+
+@pytest.mark.parametrize(("column", "problem"), [("id", "too_many"), ("arm", "known_after_treatment")])
+def test_what_is_no_segment_is_refused(column: str, problem: str) -> None:
+    with pytest.raises(InvalidDocument) as refused:
+        made.answered(GIFT_TO_NORTH, segment=column)
+    assert problem in [each.problem for each in refused.value.problems]
+
+
+def test_the_targeting_curve_falls_to_the_mean_and_its_mean_height_is_the_autoc(north: Answer) -> None:
+    (curve,) = north.report.toc
+    (learned,) = [each for each in north.report.learners if each.learner == north.report.best]
+    (rate,) = learned.rates
+    assert rate.interval is not None
+    heights = [point.above.estimate for point in curve.points]
+    assert [point.share for point in curve.points] == pytest.approx([k / 20 for k in range(1, 21)])
+    assert sum(heights) / 20 == pytest.approx(rate.interval.estimate, abs=0.15)
+    assert heights[-1] == 0
+    assert all(point.above.lower <= point.above.estimate <= point.above.upper for point in curve.points)
+    # Four tenths gain: among the first fifth nearly all do.
+    assert curve.points[3].above.lower < 6 - curve.mean < curve.points[3].above.upper + 1
+    everyone = next(each for each in north.report.policies if each.variant == "gift")
+    assert curve.mean == pytest.approx(everyone.over_control.estimate)
 
 
 def test_the_same_seed_gives_the_same_report(north: Answer) -> None:

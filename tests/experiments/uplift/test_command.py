@@ -30,13 +30,14 @@ def run(folder: Path, *arguments: str) -> Result:
 
 
 def test_the_table_reads_as_a_report(folder: Path) -> None:
-    done = run(folder, "a.csv")
+    done = run(folder, "a.csv", "--segment", "city")
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert lines[0] == "a: 4,000 users, effect on revenue against hold"
     assert lines[1] == "Give different users different variants."
     assert "per user over the best single variant (95% interval)." in lines[2]
-    for text in ("city is south", "persuadables", "do not disturb", "T-learner *", "each what the rules say"):
+    told = ["city is south", "persuadables", "do not disturb", "T-learner *", "each what the rules say"]
+    for text in (*told, "in each segment its best", "the first 20%"):
         assert text in done.output
 
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from experiments import cli
-from experiments.uplift_command import uplift
+from experiments.commands.uplift import uplift
 from tests.experiments.uplift import made
 
 PAGE = (Path(__file__).parents[3] / "docs" / "uplift.md").read_text(encoding="utf-8")

@@ -4,10 +4,10 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.commands.uplift import LEARNERS as OFFERED
 from experiments.uplift import learners, question
 from experiments.uplift.frame import from_table
 from experiments.uplift.learners import LEARNERS, MissingPackage, Rows
-from experiments.uplift_command import LEARNERS as OFFERED
 from experiments.uplift_wording import LEARNER_NAMES
 from tests.experiments.uplift import made
 
@@ -100,6 +100,8 @@ def run(script: str) -> str:
         "from web import create_app; folder = pathlib.Path(tempfile.mkdtemp()); settings = Settings.in_folder(folder); "
         "Store.open(settings, migrate=True).close(); create_app(settings)",
         "from experiments.uplift import answer, report; import experiments.uplift_wording",
+        "from experiments.uplift import lists, model, serving, studies, task; import experiments.commands.lists",
+        "from experiments import cli; cli.commands(['list', 'make', '--help'], standalone_mode=False)",
     ],
 )
 def test_nothing_loads_the_learners_before_they_learn(start: str) -> None:

@@ -58,6 +58,9 @@ def test_what_can_be_used_is_a_feature_and_the_rest_is_listed(found: rows.Rows) 
     limited = participants.question(found, attributes=True)
     assert set(limited.question.features) == {"user.age", "user.city", "user.member"}
     assert LeftOut("user.tags=vip", "not_an_attribute") in limited.left_out
+    fewer = participants.question(found, leave_out=["user.age"])
+    assert set(fewer.question.features) == {"user.city", "user.member", "user.tags=vip"}
+    assert LeftOut("user.age", "not_wanted") in fewer.left_out
 
 
 def test_the_chances_are_those_of_the_allocation_and_money_is_counted(found: rows.Rows) -> None:
@@ -68,6 +71,9 @@ def test_the_chances_are_those_of_the_allocation_and_money_is_counted(found: row
     assert frame.propensity[:, 1] == pytest.approx(np.where(member, 0.7, 0.4))
     assert frame.outcome == pytest.approx(campaign.MARGIN * asked.table["outcome"].to_numpy())
     assert frame.costs.tolist() == [0, campaign.COST]
+    # The strata are the segments that could each get a variant of their own.
+    assert frame.segments == ("members", "others")
+    assert (frame.segment == np.where(member, 0, 1)).all()
 
 
 def test_another_metric_has_no_margin_and_one_that_should_fall_is_a_loss(store: Store) -> None:

@@ -15,12 +15,14 @@ FEATURES = (
     Feature("newbie", "number", np.array([0.0, 1.0, 0.0, 1.0])),
     Feature("member", "flag", np.array([0.0, 1.0, nan, 1.0])),
     Feature("city", "category", np.array([0.0, 1.0, nan, 0.0]), ("north", "south")),
+    Feature("vip", "number", np.array([0.0, 1.0, nan, 1.0])),
+    Feature("fan", "flag", np.array([0.0, 1.0, 1.0, 0.0])),
 )
 PEOPLE: list[dict[str, Any]] = [
-    {"age": 20, "visits": 1, "newbie": 0, "member": False, "city": "north"},
-    {"age": 30.5, "visits": 2, "newbie": 1, "member": True, "city": "south"},
-    {"age": None, "visits": 3, "newbie": 0, "member": None, "city": None},
-    {"age": 41, "visits": 4, "newbie": 1, "member": True, "city": "north"},
+    {"age": 20, "visits": 1, "newbie": 0, "member": False, "city": "north", "vip": 0, "fan": False},
+    {"age": 30.5, "visits": 2, "newbie": 1, "member": True, "city": "south", "vip": 1, "fan": True},
+    {"age": None, "visits": 3, "newbie": 0, "member": None, "city": None, "vip": None, "fan": True},
+    {"age": 41, "visits": 4, "newbie": 1, "member": True, "city": "north", "vip": 1, "fan": False},
 ]
 MATRIX = np.column_stack([column for feature in FEATURES for column in feature.columns()])
 CASES = [
@@ -30,13 +32,16 @@ CASES = [
     (Condition(0, "missing", None, False), "age is known", {"age": {"$ne": None}}),
     (Condition(1, "<=", 2.0, True), "visits is at most 2", {"visits": {"$lte": 2}}),
     (Condition(1, "<=", 2.0, False), "visits is above 2", {"visits": {"$gt": 2}}),
-    (Condition(2, "<=", 0.0, True), "newbie is 0", {"newbie": {"$lte": 0}}),
-    (Condition(2, "<=", 0.0, False), "newbie is 1", {"newbie": {"$gt": 0}}),
+    (Condition(2, "<=", 0.0, True), "newbie is 0", {"newbie": 0}),
+    (Condition(2, "<=", 0.0, False), "newbie is 1", {"newbie": 1}),
     (Condition(3, "<=", 0.0, True), "member is false", {"member": False}),
     (Condition(3, "<=", 0.0, False), "member is true or unknown", {"member": {"$ne": False}}),
     (Condition(3, "missing", None, True), "member is unknown", {"member": None}),
     (Condition(5, "<=", 0.0, True), "city is not south", {"city": {"$ne": "south"}}),
     (Condition(5, "<=", 0.0, False), "city is south", {"city": "south"}),
+    (Condition(6, "<=", 0.0, True), "vip is 0", {"vip": {"$eq": 0}}),
+    (Condition(6, "<=", 0.0, False), "vip is 1 or unknown", {"vip": {"$ne": 0}}),
+    (Condition(7, "<=", 0.0, False), "fan is true", {"fan": True}),
 ]
 
 
@@ -66,6 +71,16 @@ def test_what_is_understood_is_not_said(places: tuple[int, int], words: str) -> 
     assert rules.words(rule, named) == words
     matches = compile_condition(rules.condition(rule, named))
     assert list(map(matches, PEOPLE)) == rules.members(rule, MATRIX).tolist()
+
+
+@pytest.mark.parametrize(
+    ("holds", "words"), [(True, "visits is at most 1"), (False, "visits is above 3")], ids=["at most", "above"]
+)
+def test_of_two_cuts_on_one_side_the_closer_is_said(holds: bool, words: str) -> None:
+    rule = Rule((Condition(1, "<=", 3.0, holds), Condition(1, "<=", 1.0, holds)), 1, 1)
+    named = rules.columns(FEATURES)
+    assert rules.words(rule, named) == words
+    assert list(map(compile_condition(rules.condition(rule, named)), PEOPLE)) == rules.members(rule, MATRIX).tolist()
 
 
 def test_a_tree_without_questions_is_for_everyone() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.analyze_command import pairs_option
+from experiments.commands.analyze import pairs_option
 
 if TYPE_CHECKING:
     from experiments.uplift.answer import Answer
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from experiments.uplift.report import Uplift
 
 LEARNERS = ("s", "t", "x", "r", "dr", "forest")
-_OF_FILES = ("variant", "control", "outcome", "value", "features", "unit", "strata", "weights", "cost")
+_OF_FILES = ("variant", "control", "outcome", "value", "features", "unit", "strata", "segment", "weights", "cost")
 
 
 @click.command()
@@ -31,6 +31,7 @@ _OF_FILES = ("variant", "control", "outcome", "value", "features", "unit", "stra
 @click.option("--feature", "features", multiple=True, metavar="COL", help="Known before the treatment; several.")
 @click.option("--unit", metavar="COL", help="Column of the user's id, for --scores.")
 @click.option("--stratum", "strata", multiple=True, metavar="COL", help="Its groups had shares of their own.")
+@click.option("--segment", metavar="COL", help="Each of its segments could get its own variant: what is that worth?")
 @pairs_option("--weights", "NAME=W", "The designed split (default: as counted).")
 @pairs_option("--cost", "NAME=C", "What giving a user this variant costs.")
 @click.option(
@@ -48,16 +49,23 @@ _OF_FILES = ("variant", "control", "outcome", "value", "features", "unit", "stra
 @click.option(
     "--scores", type=click.Path(path_type=Path), metavar="OUT", help="Write each user's effects to a .csv or .parquet."
 )
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--save", is_flag=True, help="Keep the study of an experiment and its model in the store: for lists.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "html"]), default="table", show_default=True)
 def uplift(
-    file: Path | None, *, experiment: str | None, metric: str | None, form: str, scores: Path | None, **options: Any
+    file: Path | None,
+    *,
+    experiment: str | None,
+    metric: str | None,
+    form: str,
+    scores: Path | None,
+    save: bool,
+    **options: Any,
 ) -> None:
     """Say who gains from which variant, from any CSV or Parquet FILE of a randomised test: one row a user.
 
     With --experiment, from the users of an experiment in the store, and what was known of them at their exposure.
     """
     from experiments import terminal
-    from experiments.uplift import report
     from experiments.uplift import scores as written
     from experiments.uplift.crossfit import fits
 
@@ -68,6 +76,9 @@ def uplift(
     chosen = options.pop("learners")
     if chosen:
         options["learners"] = LEARNERS if "all" in chosen else chosen
+    if save:
+        _print(_saved(experiment, metric, scores, options), form)
+        return
     if file is not None:
         question, answered = _of_file(file, metric, options)
     else:
@@ -76,10 +87,71 @@ def uplift(
         found = answered(clock=perf_counter, progress=bar)
     if scores is not None:
         written.write(found, scores)
-    if form == "json":
-        click.echo(report.encode(found.report))
-    else:
-        _show(found.report)
+    _print(found.report, form)
+
+
+def _print(found: "Uplift", form: str) -> None:
+    from experiments.uplift import report
+
+    match form:
+        case "json":
+            click.echo(report.encode(found))
+        case "html":
+            from experiments import uplift_page
+
+            click.echo(uplift_page.page(found).encode(), nl=False)
+        case _:
+            _show(found)
+
+
+def _saved(experiment: str | None, metric: str | None, scores: Path | None, options: dict[str, Any]) -> "Uplift":
+    """Make a study of the store, as the server does, and return its report."""
+    from time import monotonic
+
+    from pydantic import ValidationError
+
+    from experiments import terminal
+    from experiments.documents import field_problem
+    from experiments.errors import InvalidDocument, UpturnError
+    from experiments.settings import Settings
+    from experiments.store import Store
+    from experiments.uplift import report, studies
+    from experiments.uplift.job import Work
+
+    if experiment is None or scores is not None:
+        raise click.UsageError("--save goes with --experiment, and without --scores: the study keeps them")
+    given = [name for name in _OF_FILES if options.pop(name)]
+    if given or options.pop("alpha") != 0.05:
+        raise click.UsageError("with --save give the options of a study only: --metric, --learner, --folds, --depth …")
+    try:
+        request = studies.StudyRequest.model_validate(
+            {"metric": metric, **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}}
+        )
+    except ValidationError as error:
+        raise InvalidDocument([field_problem(e) for e in error.errors(include_url=False)], "command") from None
+    began, now = monotonic(), datetime.now(UTC)
+    store = Store.open(Settings.from_env())
+    try:
+        study, new = studies.ask(store, experiment, request, now=now)
+        if new:
+            with terminal.progress("learning", 100) as bar:
+                shown = 0
+
+                def told(progress: float) -> None:
+                    nonlocal shown
+                    bar(round(100 * progress) - shown)
+                    shown = round(100 * progress)
+
+                Work(store, study.id, lambda: monotonic() - began, told).run()
+        with store.read() as session:
+            study = studies.find(session, study.id, now=datetime.now(UTC))
+    finally:
+        store.close()
+    if study.report is None:
+        failure = study.error or studies.Failure("study_not_done", f"the study {study.id!r} is {study.status}")
+        raise UpturnError(failure.code, failure.detail)
+    click.echo(f"kept as the study {study.id}", err=True)
+    return report.decode(bytes(study.report))
 
 
 def _of_file(file: Path, metric: str | None, options: dict[str, Any]) -> "tuple[Question, Callable[..., Answer]]":
