@@ -6,7 +6,7 @@ data say about tau is in the eigenvalues of W and in y along its eigenvectors.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -45,11 +45,15 @@ class Heterogeneity:
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """Mean of the true effects of all such segments, their sd `tau` (posterior median), each segment's effect."""
+    """Mean of the true effects of all such segments, their sd `tau` (posterior median), each segment's effect.
+
+    `combined`: the weighted sums asked for.
+    """
 
     pooled: Interval
     tau: float
     estimates: list[Interval]
+    combined: list[Interval] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,16 +129,26 @@ def _between(problem: "_Problem") -> Between:
     return Between(weights / weights.sum(), tau_squared, mean, 1 / total)
 
 
-def shrink(effects: Floats, covariance: Floats, alpha: float) -> Shrunk:
+def shrink(effects: Floats, covariance: Floats, alpha: float, combinations: Floats | None = None) -> Shrunk:
     """Posterior means and 1 - alpha intervals of the J true effects, averaged over what is not known of mu and tau.
 
     Given tau, with S = V + tau^2 I and m the GLS mean: theta = d - V S^-1 (d - m), its variance V - V S^-1 V plus
     (V S^-1 1)(V S^-1 1)' Var(m). The intervals are quantiles of the mixture over the posterior of tau (`between`), so
     that they stay honest with few segments, where a plug-in tau of 0 would give them all the same effect.
-    The coverage is that of the average segment, not of the one picked for its size. Raises as `heterogeneity`.
+    The coverage is that of the average segment, not of the one picked for its size.
+
+    `combinations` (M, J) are weights of M sums of true effects. A sum picked for its effects (the winners of a
+    programme) is unbiased too, where all effects, winners or not, are given: a posterior does not depend on who was
+    picked (Dawid 1994, "Selection paradoxes of Bayesian inference"; for programmes of experiments Lee & Shen 2018,
+    "Winner's curse: bias estimation for total effects of features in online controlled experiments", KDD).
+    Raises as `heterogeneity`.
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be in (0, 1): {alpha}")
+    weights = np.zeros((0, len(effects))) if combinations is None else np.asarray(combinations, dtype=np.float64)
+    sized = weights.ndim == 2 and weights.shape[1] == len(effects)
+    if not (sized and np.isfinite(weights).all() and weights.any(axis=1).all()):
+        raise ValueError("combinations must be finite, of the shape (M, J), none of them all zeros")
     problem = _Problem.of(effects, covariance)
     posterior = _between(problem)
     v = problem.covariance
@@ -147,17 +161,19 @@ def shrink(effects: Floats, covariance: Floats, alpha: float) -> Shrunk:
     mean = problem.effects - (inverse * rotated) @ loading.T
     pull = (inverse * ones) @ loading.T
     # V - V S^-1 V is V tau^2 S^-1: a sum of positive terms.
-    kept = posterior.tau_squared[:, None] * (inverse * spectrum) @ (basis**2).T
-    variance = kept + pull**2 * posterior.variance[:, None]
+    given = posterior.tau_squared[:, None] * (inverse * spectrum)
+    variance = given @ (basis**2).T + pull**2 * posterior.variance[:, None]
+    sums = given @ ((weights @ basis) ** 2).T + (pull @ weights.T) ** 2 * posterior.variance[:, None]
     intervals = _intervals(
         posterior.weights,
-        np.column_stack([posterior.mean, mean]),
-        np.sqrt(np.column_stack([posterior.variance, variance])),
+        np.column_stack([posterior.mean, mean, mean @ weights.T]),
+        np.sqrt(np.column_stack([posterior.variance, variance, sums])),
         alpha,
     )
     cumulative = np.cumsum(posterior.weights) - posterior.weights / 2
     tau = math.sqrt(float(np.exp(np.interp(0.5, cumulative, np.log(posterior.tau_squared)))))
-    return Shrunk(intervals[0], tau, intervals[1:])
+    size = len(effects)
+    return Shrunk(intervals[0], tau, intervals[1 : size + 1], intervals[size + 1 :])
 
 
 def _intervals(weights: Floats, mean: Floats, sd: Floats, alpha: float) -> list[Interval]:

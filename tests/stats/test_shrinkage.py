@@ -151,3 +151,33 @@ def test_problems_and_wrong_arguments() -> None:
             call(np.array([1.0, 2.0]), np.eye(3))
     with pytest.raises(ValueError, match="alpha"):
         shrink(np.array([1.0, 2.0]), np.eye(2), 0.0)
+
+
+def test_a_sum_of_effects_is_the_average_of_the_sums_where_tau_is_known() -> None:
+    """Mean and variance of weighted sums by plain matrices, averaged over the posterior of tau."""
+    random = np.random.default_rng(5)
+    d, root = random.normal(size=6), random.normal(size=(6, 6))
+    v = root @ root.T / 6 + 0.2 * np.eye(6)
+    weights = np.array([[1.0, 0, 0, 0, 0, 0], [2.0, 0, 1.0, 0, 0.5, 0], [1.0, -1.0, 0, 0, 0, 0]])
+    posterior = between(d, v)
+    means, variances = [], []
+    for tau_squared in posterior.tau_squared:
+        s = np.linalg.inv(v + tau_squared * np.eye(6))
+        known = 1 / s.sum()
+        w = v @ s
+        pull = w.sum(axis=1)
+        means.append(weights @ (d - w @ (d - known * s.sum(axis=0) @ d)))
+        variances.append(np.diag(weights @ (v - w @ v + known * np.outer(pull, pull)) @ weights.T))
+    mean, sd = np.array(means), np.sqrt(np.array(variances))
+    found = shrink(d, v, 0.1, weights)
+    assert found.combined[0].lower == pytest.approx(found.estimates[0].lower, rel=1e-12)
+    for i, interval in enumerate(found.combined):
+        assert interval.estimate == pytest.approx(posterior.weights @ mean[:, i], rel=1e-9)
+        below = [scipy.stats.norm.cdf(limit, mean[:, i], sd[:, i]) for limit in (interval.lower, interval.upper)]
+        assert np.array(below) @ posterior.weights == pytest.approx([0.05, 0.95], abs=1e-9)
+
+
+def test_sums_must_be_sums_of_the_effects() -> None:
+    for weights in (np.ones(3), np.ones((1, 2)), np.zeros((1, 3)), np.full((1, 3), np.nan)):
+        with pytest.raises(ValueError, match="combinations"):
+            shrink(np.zeros(3), np.eye(3), 0.05, weights)
