@@ -23,15 +23,15 @@ def _render(report: Report, *, whole: bool) -> str:
 
     def images(metric: MetricReport) -> Iterator[tuple[str, str]]:
         for title, chart in charts.of(report, metric):
-            yield title, _image(chart)
+            yield title, image(chart)
 
     templates = Environment(loader=PackageLoader("experiments"), autoescape=True, trim_blocks=True)
     template = templates.get_template("report.html")
     return template.render(report=report, words=wording, images=images, whole=whole)
 
 
-def _image(chart: object) -> str:
-    """An image of its own, since the drawings in one page would share their names."""
+def image(chart: object) -> str:
+    """Return a chart as the address of an image of its own, since the drawings in one page would share their names."""
     drawn = io.StringIO()
     chart.save(drawn, format="svg")  # type: ignore[attr-defined]
     return f"data:image/svg+xml;base64,{base64.b64encode(drawn.getvalue().encode()).decode()}"

@@ -58,6 +58,9 @@ def show_report(report: Report) -> None:
     looks = wording.looks(report)
     if looks is not None:
         show_grid(looks)
+    waves = wording.waves(report)
+    if waves is not None:
+        show_grid(waves)
     OUT.print()
     for metric in report.metrics:
         OUT.print(f"[bold]{escape(metric.name)}[/bold] ({escape(wording.heading(metric))})")

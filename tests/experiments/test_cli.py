@@ -205,7 +205,16 @@ def test_accounts_are_made_listed_and_changed(upturn: Command, monkeypatch: pyte
     monkeypatch.setenv("UPTURN_PASSWORD", "another password")
     assert upturn("user", "create", "王芳").code == 0
     assert upturn("user", "password", "ann").code == 0
-    assert upturn("user", "list").text.split() == ["ann", "王芳"]
+    assert upturn("user", "role", "王芳", "approver").code == 0
+    assert upturn("user", "disable", "王芳").code == 0
+    assert json.loads(upturn("user", "list", "--format", "json").out) == [
+        {"login": "ann", "role": "admin", "disabled": ""},
+        {"login": "王芳", "role": "approver", "disabled": "yes"},
+    ]
+    refused = upturn("user", "disable", "ann")
+    assert (refused.code, "last admin" in refused.err) == (1, True)
+    assert upturn("user", "enable", "王芳").code == 0
+    assert "yes" not in upturn("user", "list").text
     store = Store.open(Settings.in_folder(tmp_path / "store"))
     with store.read() as session:
         assert access.check_login(session, "ann", "another password")
@@ -426,3 +435,16 @@ def test_the_installed_program_ends_as_told(tmp_path: Path) -> None:
     )
     assert (wrong.returncode, absent.returncode) == (2, 1)
     assert (wrong.stdout, absent.stdout) == ("", "")
+
+
+def test_the_programme_is_a_table_or_json(upturn: Command, filled: Path) -> None:
+    upturn("results", shop.KEY)
+    shown = upturn("programme")
+    assert shown.code == 0
+    assert "worth a month: not known (nothing_shipped)" in shown.text
+    answer = json.loads(upturn("programme", "--from", "2020-01-01", "--format", "json").out)
+    assert answer["schema"] == "upturn.programme/1"
+    assert [line["experiment"] for line in answer["experiments"]] == [shop.KEY]
+    assert shop.KEY in upturn("programme", "--from", "2020-01-01").text
+    assert upturn("programme", "--from", "yesterday").code == 2
+    assert upturn("programme", "--holdout", "away").code == 2
