@@ -1,0 +1,1 @@
+"""Making and changing an experiment by a form of several steps."""
