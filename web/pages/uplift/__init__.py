@@ -1,0 +1,1 @@
+"""The pages of uplift studies, scored lists and policies."""
