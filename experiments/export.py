@@ -1,11 +1,14 @@
-"""Tables for people and programs: CSV and Parquet with fixed columns."""
+"""Tables for people and programs: CSV and Parquet with fixed columns, and a workbook."""
 
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xlsxwriter
 
 from experiments.report import Report
 
@@ -109,3 +112,95 @@ def report_parquet(report: Report) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows(report)), schema=_SCHEMA), sink, compression="zstd")
     return bytes(sink.getvalue())
+
+
+def report_xlsx(report: Report) -> bytes:
+    """Return a report as a workbook: summary, comparisons, arms and health.
+
+    Numbers are numbers and times are times, so that a spreadsheet writes them in its own language; texts are texts,
+    whatever they begin with. Equal reports give equal bytes.
+    """
+    sink = io.BytesIO()
+    as_of = datetime.fromisoformat(report.as_of).astimezone(UTC).replace(tzinfo=None)
+    with xlsxwriter.Workbook(sink, {"in_memory": True, "constant_memory": False, "nan_inf_to_errors": False}) as book:
+        book.set_properties({"title": report.name, "created": as_of})
+        formats = {
+            "head": book.add_format({"bold": True, "bottom": 1}),
+            "time": book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"}),
+        }
+        _sheet(book, formats, "summary", ("field", "value"), _summary(report, as_of))
+        _sheet(book, formats, "comparisons", COLUMNS, (list(row.values()) for row in rows(report)))
+        _sheet(book, formats, "arms", _ARM_COLUMNS, _arms(report))
+        _sheet(book, formats, "health", _HEALTH_COLUMNS, _health(report))
+    return sink.getvalue()
+
+
+_ARM_COLUMNS = ("metric", "variant", "segment", "n", "mean", "se", "assigned", "exposed", "matured")
+_HEALTH_COLUMNS = ("kind", "code", "subject", "p_value", "passed", "count", "of", "fatal")
+
+
+def _summary(report: Report, as_of: datetime) -> Iterator[list[object]]:
+    advice, primary = report.decision, report.primary()
+    yield ["experiment", report.experiment]
+    yield ["name", report.name]
+    yield ["revision", report.revision]
+    yield ["phase", report.phase]
+    yield ["as_of_utc", as_of]
+    yield ["watermark", report.watermark]
+    yield ["method", report.method.name]
+    yield ["alpha", report.method.alpha]
+    yield ["correction", report.method.correction]
+    yield ["planned_users", report.method.planned_users]
+    yield ["matured_users", primary.matured]
+    yield ["primary_metric", primary.metric]
+    yield ["control", report.control]
+    yield ["verdict", advice.verdict.value]
+    yield ["variant", advice.variant]
+    yield ["segments", ", ".join(advice.segments)]
+    yield ["reasons", ", ".join(advice.reasons)]
+    if advice.value_per_month is not None:
+        yield ["value_per_month", advice.value_per_month.estimate]
+        yield ["value_per_month_lower", advice.value_per_month.lower]
+        yield ["value_per_month_upper", advice.value_per_month.upper]
+        yield ["currency", advice.value_per_month.currency]
+
+
+def _arms(report: Report) -> Iterator[list[object]]:
+    counts = {arm.variant: (arm.assigned, arm.exposed, arm.matured) for arm in report.arms}
+    for metric in report.metrics:
+        for arm in metric.arms:
+            reached = (None, None, None) if arm.segment is not None else counts.get(arm.variant, (None, None, None))
+            yield [metric.metric, arm.variant, arm.segment, arm.n, arm.mean, arm.se, *reached]
+
+
+def _health(report: Report) -> Iterator[list[object]]:
+    for variant, expected in report.srm.expected.items():
+        yield ["split", "expected", variant, None, None, expected, None, None]
+        yield ["split", "observed", variant, None, None, report.srm.observed.get(variant, 0), None, None]
+    for check in report.checks:
+        yield ["check", check.code.value, check.subject, check.p_value, check.passed, None, None, None]
+    for finding in report.health:
+        yield ["finding", finding.code.value, finding.subject, None, None, finding.count, finding.of, finding.fatal]
+
+
+def _sheet(
+    book: Any, formats: Mapping[str, Any], name: str, columns: Sequence[str], table: Iterable[Sequence[object]]
+) -> None:
+    sheet = book.add_worksheet(name)
+    sheet.freeze_panes(1, 0)
+    for x, column in enumerate(columns):
+        sheet.write_string(0, x, column, formats["head"])
+        sheet.set_column(x, x, max(len(column) + 2, 12))
+    for y, row in enumerate(table, 1):
+        for x, value in enumerate(row):
+            match value:
+                case None:
+                    pass
+                case bool():
+                    sheet.write_boolean(y, x, value)
+                case int() | float():
+                    sheet.write_number(y, x, value)
+                case datetime():
+                    sheet.write_datetime(y, x, value, formats["time"])
+                case _:
+                    sheet.write_string(y, x, str(value))

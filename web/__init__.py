@@ -40,6 +40,8 @@ def create_app(
         Conflict: ``schema_outdated``: the store's schema is not the newest.
     """
     store = store or Store.open(settings or Settings.from_env())
+    if store.settings.oidc is not None:
+        store.settings.oidc.require_library()
     app = Flask(__name__)
     # "//" in an address would be answered by a redirect in HTML, also under /v1.
     app.url_map.merge_slashes = False

@@ -32,6 +32,8 @@ class Formats:
     def _measure(self, unit: str, *, signed: bool) -> str:
         """Return what follows a number: of shares only changes have a measure of their own."""
         if unit == "share" and signed:
+            if str(self.locale.script) == "Hant":
+                return " 個百分點"
             return " 个百分点" if self.chinese else " pp"
         if unit == "days":
             return " 天" if self.chinese else " days"

@@ -1,14 +1,19 @@
-"""Which language a reader gets: the one chosen, else the first one that the browser asks for and we have."""
+"""Which language a reader gets: the one chosen, else the first one that the browser asks for and we have.
+
+A choice is made by the switch on every page, by the account, or by ``?lang=`` in an address, which wins and is kept.
+"""
 
 from collections.abc import Mapping
+from urllib.parse import urlencode
 
 import flask_babel
 from babel import Locale
 from flask import request, session
 
 # Language code in pages and links → locale of its catalogue.
-LANGUAGES: Mapping[str, str] = {"en": "en", "zh": "zh_Hans_CN"}
-NAMES: Mapping[str, str] = {"en": "English", "zh": "中文"}
+LANGUAGES: Mapping[str, str] = {"en": "en", "zh": "zh_Hans_CN", "zh-hant": "zh_Hant_TW"}
+NAMES: Mapping[str, str] = {"en": "English", "zh": "简体", "zh-hant": "繁體"}
+_TRADITIONAL = ("zh-hant", "zh-tw", "zh-hk", "zh-mo")
 
 
 def language() -> str:
@@ -17,10 +22,25 @@ def language() -> str:
     if chosen in LANGUAGES:
         return str(chosen)
     for value, _ in request.accept_languages:
-        code = value.partition("-")[0].lower()
-        if code in LANGUAGES:
+        code = value.lower()
+        if code.startswith(_TRADITIONAL):
+            return "zh-hant"
+        if (code := code.partition("-")[0]) in LANGUAGES:
             return code
     return "en"
+
+
+def choose_by_address() -> None:
+    """Keep the language that the address of a request names."""
+    wanted = request.args.get("lang")
+    if wanted in LANGUAGES:
+        session["language"] = wanted
+
+
+def here() -> str:
+    """Return the address of the page, without the language that it may name, to come back to in another one."""
+    asked = [(name, value) for name, value in request.args.items(multi=True) if name != "lang"]
+    return f"{request.path}?{urlencode(asked)}" if asked else request.path
 
 
 def select_locale() -> str:
@@ -35,7 +55,7 @@ def current_locale() -> Locale:
 
 def html_lang() -> str:
     """Return the value of the pages' ``lang`` attribute."""
-    return {"en": "en", "zh": "zh-Hans-CN"}[language()]
+    return LANGUAGES[language()].replace("_", "-")
 
 
 def gettext(text: str, **facts: object) -> str:

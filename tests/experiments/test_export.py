@@ -1,15 +1,19 @@
 import csv
 import io
+from datetime import datetime
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec import structs
 
 from experiments import export
 from experiments.export import COLUMNS
 from experiments.fields import Role
 from experiments.report import Report
 from tests.experiments.rows import build, design, measured, spec
+from tests.web import made as web_made
 
 
 def made(name: str = "m") -> Report:
@@ -68,3 +72,33 @@ def test_parquet_has_the_columns_types_and_values_of_the_report() -> None:
         "double",
     )
     assert kinds["segment"] == "string"  # though every cell is empty here
+
+
+def test_a_workbook_has_typed_numbers_and_no_formulas() -> None:
+    report = web_made.full_report()
+    named = structs.replace(report, name="=1+1", arms=[structs.replace(arm, name="+x") for arm in report.arms])
+    book = openpyxl.load_workbook(io.BytesIO(export.report_xlsx(named)))
+    assert book.sheetnames == ["summary", "comparisons", "arms", "health"]
+    head, *lines = book["comparisons"].iter_rows(values_only=True)
+    assert head == export.COLUMNS
+    for line, row in zip(lines, export.rows(named), strict=True):
+        for value, wanted in zip(line, row.values(), strict=True):
+            # A workbook holds 16 digits.
+            assert value == (pytest.approx(wanted, rel=1e-15) if isinstance(wanted, float) else wanted)
+    summary = dict(book["summary"].iter_rows(min_row=2, max_col=2, values_only=True))
+    assert summary["as_of_utc"] == datetime.fromisoformat(report.as_of).replace(tzinfo=None)
+    assert (summary["name"], summary["verdict"], summary["value_per_month"]) == (
+        "=1+1",
+        "ship",
+        web_made.WORTH.estimate,
+    )
+    cell = next(row[1] for row in book["summary"].iter_rows(min_row=2) if row[0].value == "name")
+    assert cell.data_type == "s"
+    arms = list(book["arms"].iter_rows(min_row=2, values_only=True))
+    assert len(arms) == sum(len(metric.arms) for metric in report.metrics)
+    assert arms[0][:4] == ("visit", "none", None, 20_000)
+    assert [row[:3] for row in book["health"].iter_rows(min_row=2, max_row=3, values_only=True)] == [
+        ("split", "expected", "none"),
+        ("split", "observed", "none"),
+    ]
+    assert export.report_xlsx(named) == export.report_xlsx(named)

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import structs
 
 from experiments import analysis
-from experiments.design import Design, MetricSpec, ValueSpec
+from experiments.design import Adapting, Design, MetricSpec, ValueSpec
 from experiments.documents import Kind, parse
 from experiments.fields import Direction, Role
 from experiments.report import Report
@@ -79,10 +79,12 @@ def _report(plan: Design, uses: Mapping[MetricSpec, Any], facts: Any, **reach: A
         sums.forced,
         [(use, sums.metrics[use.key]) for use in uses],
         sums.days,
-        sums.slices,
-        sums.bounds,
-        sums.received,
-        sums.triggered,
+        slices=sums.slices,
+        bounds=sums.bounds,
+        placebo=sums.placebo,
+        placebo_bounds=sums.placebo_bounds,
+        received=sums.received,
+        triggered=sums.triggered,
     )
     report = analysis.build(plan, data, as_of=LATER - timedelta(days=12), watermark=1)
     return structs.replace(report, experiment=made.KEY)
@@ -157,4 +159,40 @@ def belief() -> Report:
     return _report(plan, {_spec(SPEND, Role.primary): SPEND}, facts)
 
 
-REPORTS = {"frequency": frequency, "factors": factors, "belief": belief}
+@cache
+def waves() -> Report:
+    """Shares that followed the evidence over three waves."""
+    names = {"none": "Plain", "ten": "Ten yuan", "urgent": "Urgent copy"}
+    shares = [(1 / 3, 1 / 3, 1 / 3), (0.1, 0.62, 0.28), (0.1, 0.8, 0.1)]
+    given = {f"{made.KEY}:{i}": dict(zip(names, part, strict=True)) for i, part in enumerate(shares, 1)}
+    plan = design(
+        dict(given),
+        experiment=made.KEY,
+        control="none",
+        variants=names,
+        segments={},
+        members={},
+        dimensions={},
+        method="sequential",
+        planned_users=6000,
+        adapting=Adapting(
+            "spend",
+            0.1,
+            {wave: ((START + timedelta(days=10 * i)).isoformat(), 0.3) for i, wave in enumerate(given)},
+        ),
+    )
+    chances = {"none": 0.12, "ten": 0.24, "urgent": 0.15}
+    exposures, events = _facts(chances, dict.fromkeys(names, 0.02), 6000, list(given))
+    # Of each wave only so many stay as its shares ask for: users come evenly over the variants.
+    luck = np.random.default_rng(7).random(len(exposures))
+    kept = [
+        exposure
+        for exposure, drawn in zip(exposures, luck, strict=True)
+        if drawn < given[str(exposure.stratum)][exposure.variant] / max(given[str(exposure.stratum)].values())
+    ]
+    users = {exposure.user_id for exposure in kept}
+    uses = {_spec(SPEND, Role.primary): SPEND, _spec(LEAVE, Role.guardrail, 0.04): LEAVE}
+    return _report(plan, uses, (kept, [event for event in events if event.user_id in users]))
+
+
+REPORTS = {"frequency": frequency, "factors": factors, "belief": belief, "waves": waves}

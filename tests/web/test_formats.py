@@ -13,12 +13,14 @@ from web.formats import Formats, precision
 
 EN = Formats(Locale.parse("en"), "CNY", ZoneInfo("Asia/Shanghai"))
 ZH = Formats(Locale.parse("zh_Hans_CN"), "CNY", ZoneInfo("Asia/Shanghai"))
+TW = Formats(Locale.parse("zh_Hant_TW"), "CNY", ZoneInfo("Asia/Shanghai"))
 
 
 def test_a_share_changes_by_percentage_points() -> None:
     interval = Interval(0.0766, 0.0663, 0.0869)
     assert EN.interval("share", interval, 0.005) == ("+7.66 pp", "+6.63", "+8.69 pp")
     assert ZH.interval("share", interval, 0.005) == ("+7.66 个百分点", "+6.63", "+8.69 个百分点")
+    assert TW.interval("share", interval, 0.005) == ("+7.66 個百分點", "+6.63", "+8.69 個百分點")
 
 
 def test_days_are_named_once_in_an_interval() -> None:

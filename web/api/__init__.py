@@ -2,7 +2,21 @@
 
 from flask import Blueprint
 
-from web.api import assignments, documents, events, features, ofrep, plan, policies, reports, segment, streams, uplift
+from web.api import (
+    adaptive,
+    assignments,
+    documents,
+    events,
+    features,
+    ofrep,
+    plan,
+    policies,
+    programme,
+    reports,
+    segment,
+    streams,
+    uplift,
+)
 from web.api.operations import Operations
 from web.thin import Routes
 
@@ -11,7 +25,7 @@ def operations() -> Operations:
     """Return all operations, on a new blueprint and new routes."""
     routes = Routes()
     found = Operations(Blueprint("api", __name__, url_prefix="/v1"), routes)
-    for module in (assignments, events, documents, plan, policies, reports, uplift):
+    for module in (assignments, events, documents, adaptive, plan, policies, programme, reports, uplift):
         module.declare(found)
     for outside in (ofrep, features, segment, streams):
         outside.add(routes)

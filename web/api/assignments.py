@@ -161,7 +161,7 @@ def _texts(
     def text(variant: int, reason: int, stratum: int, sticky_stratum: str | None) -> bytes:
         why = REASONS[reason]
         answer = experiment.answer(why, experiment.variants[variant] if variant >= 0 else None)
-        segment = experiment.strata[stratum].segment if stratum >= 0 else None
+        segment = (experiment.waves or experiment.strata)[stratum].segment if stratum >= 0 else None
         return msgspec.json.encode(_told(answer, sticky_stratum if why is Reason.sticky else segment))
 
     parts = (found.variant.tolist(), found.reason.tolist(), found.stratum.tolist(), (stratum for _, stratum in stored))

@@ -6,23 +6,27 @@ from typing import Any
 
 import msgspec
 
-from experiments import documents, ingest, planner, promises, report, reports
+from experiments import conflicts, documents, ingest, planner, promises, report, reports
 from experiments.documents import Kind
+from experiments.programme import totals as programme
+from experiments.uplift import lists, studies
 from experiments.uplift import report as uplift_report
-from experiments.uplift import studies
 from web import problems
 from web.api import assignments
+from web.api.adaptive import Adaptation
 from web.api.documents import StatusChange
 from web.api.operations import Operation
 from web.api.policies import PolicyStatusChange, RollBack
+from web.api.programme import TacticList
 from web.api.reports import LearntPrior, ReportList
-from web.api.uplift import StudyList
+from web.api.uplift import StudyList, UserLists
 
 _REF = "#/components/schemas/"
 _PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "key": {"description": "Key of the document", "schema": {"type": "string"}},
     "report": {"description": "Id of the report", "schema": {"type": "string"}},
     "study": {"description": "Id of the study", "schema": {"type": "string"}},
+    "list_id": {"description": "Id of the list", "schema": {"type": "string"}},
     "revision": {"description": "Number of the revision", "schema": {"type": "integer", "minimum": 1}},
 }
 _HEADERS = {
@@ -132,6 +136,7 @@ def _schemas() -> dict[str, Any]:
     sources["PlanRequest"] = planner.PlanRequest.model_json_schema()
     sources["ExperimentPlanRequest"] = planner.ExperimentPlanRequest.model_json_schema()
     sources["StudyRequest"] = studies.StudyRequest.model_json_schema()
+    sources["ListRequest"] = lists.ListRequest.model_json_schema()
     sources["Report"] = report.json_schema()
     for name, source in sources.items():
         body = {key: value for key, value in source.items() if key not in ("$defs", "$schema")}
@@ -143,6 +148,8 @@ def _schemas() -> dict[str, Any]:
             if schemas.setdefault(part, schema) != schema:
                 raise ValueError(f"two schemas are named {part}")
     types = [
+        Adaptation,
+        conflicts.Findings,
         assignments.OneUser,
         assignments.ManyUsers,
         assignments.UserAssignments,
@@ -150,10 +157,14 @@ def _schemas() -> dict[str, Any]:
         ingest.Receipt,
         LearntPrior,
         planner.PlanAnswer,
+        programme.Programme,
         promises.Realised,
+        TacticList,
         ReportList,
         studies.Study,
         StudyList,
+        lists.ListEntry,
+        UserLists,
     ]
     schemas |= msgspec.json.schema_components(types, ref_template=f"{_REF}{{name}}")[1]
     schemas |= _uplift()

@@ -1,4 +1,4 @@
-"""Reports over HTTP, as JSON, CSV and Parquet."""
+"""Reports over HTTP, as JSON, CSV, Parquet and a workbook."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,10 +18,11 @@ from web.state import state
 
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
-FORMATS: Mapping[str, str] = {"json": JSON, "csv": CSV, "parquet": PARQUET}
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+FORMATS: Mapping[str, str] = {"json": JSON, "csv": CSV, "parquet": PARQUET, "xlsx": XLSX}
 
 _REPORT: Mapping[str, Any] = {"$ref": "#/components/schemas/Report"}
-_CONTENT: Mapping[str, Mapping[str, Any]] = {JSON: _REPORT, CSV: {"type": "string"}, PARQUET: {}}
+_CONTENT: Mapping[str, Mapping[str, Any]] = {JSON: _REPORT, CSV: {"type": "string"}, PARQUET: {}, XLSX: {}}
 
 
 class ReportEntry(msgspec.Struct, frozen=True):
@@ -56,9 +57,11 @@ def download(saved: Saved, extension: str, *, attachment: bool = False) -> Respo
         response = Response(saved.body, mimetype=JSON)
     elif extension == "csv":
         response = Response(export.report_csv(report, bom=request.args.get("bom") == "1"), mimetype=CSV)
-    else:
+    elif extension == "parquet":
         response = Response(export.report_parquet(report), mimetype=PARQUET)
-    if attachment or extension == "parquet":
+    else:
+        response = Response(export.report_xlsx(report), mimetype=XLSX)
+    if attachment or extension in ("parquet", "xlsx"):
         name = f"{report.experiment}-{report.as_of[:10]}.{extension}"
         response.headers.set("Content-Disposition", "attachment", filename=name)
     response.headers["Vary"] = "Accept"

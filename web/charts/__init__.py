@@ -1,4 +1,4 @@
-"""Charts, declared with Altair and drawn in the browser; the rows drawn are the rows of the CSV download."""
+"""Charts, declared in Vega-Lite and drawn in the browser; the rows drawn are the rows of the CSV download."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -7,6 +7,7 @@ from web.charts.canvas import BETTER, UNCLEAR, WORSE, Chart, Rows, read_once, re
 from web.charts.courses import frequency, responding, slices, survival, timeline
 from web.charts.forests import effects, factors, levels, segments
 from web.charts.funnels import funnel
+from web.charts.shares import waves
 from web.formats import Formats
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "slices",
     "survival",
     "timeline",
+    "waves",
 ]
 
 
@@ -48,6 +50,10 @@ def _doses(report: Report, formats: Formats) -> Rows:
     return [row for metric in responding(report) for row in frequency(metric, formats).rows]
 
 
+def _waves(report: Report, formats: Formats) -> Rows:
+    return waves(report, report.adaptive, formats).rows if report.adaptive else []
+
+
 def _of_the_main(make: Callable[[Report, MetricReport, Formats], Chart]) -> Callable[[Report, Formats], Rows]:
     return lambda report, formats: make(report, report.primary(), formats).rows
 
@@ -61,6 +67,7 @@ _ROWS: Mapping[str, Callable[[Report, Formats], Rows]] = {
     "frequency": _doses,
     "funnel": _funnels,
     "survival": _curves,
+    "waves": _waves,
 }
 NAMES = tuple(_ROWS)
 

@@ -4,11 +4,9 @@ Colour says better, worse or unclear (blue, orange, grey: no red and green, whic
 readers), and so does the shape, so that nothing hangs on colour alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import altair as alt
 
 from experiments.report import Comparison, Interval, MetricReport, Report
 from web.formats import Formats
@@ -18,8 +16,9 @@ BETTER, WORSE, UNCLEAR = "better", "worse", "unclear"
 COLOURS: Mapping[str, str] = {BETTER: "#2f7de1", WORSE: "#e07b1f", UNCLEAR: "#8a94a3"}
 SHAPES: Mapping[str, str] = {BETTER: "triangle-up", WORSE: "triangle-down", UNCLEAR: "diamond"}
 ZERO = "#5b6675"
-_LINES = ("#2f7de1", "#e07b1f", "#7a5cc7", "#1a9c9c", "#b0487a", "#7d8a2e")
-_CONTROL = "#8a94a3"
+LINES = ("#2f7de1", "#e07b1f", "#7a5cc7", "#1a9c9c", "#b0487a", "#7d8a2e")
+CONTROL = "#8a94a3"
+_AXIS, _TITLE, _LEGEND = 45, 21, 29
 
 Rows = list[dict[str, object]]
 
@@ -31,6 +30,15 @@ class Chart:
     name: str
     spec: dict[str, Any]
     rows: Rows
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Return how high it will be on a desktop and on a phone, in pixels: with axis, title and legend."""
+        keyed = any(part.get("encoding", {}).get("color", {}).get("legend") for part in self.spec["layer"])
+        around = _AXIS + (_TITLE if "title" in self.spec else 0) + (_LEGEND if keyed else 0)
+        wide: int = self.spec["height"]
+        narrow: int = self.spec.get("usermeta", {}).get("narrow", {}).get("height", wide)
+        return wide + around, narrow + around
 
 
 def reading(metric: MetricReport, comparison: Comparison) -> str:
@@ -95,42 +103,3 @@ def names(report: Report) -> Mapping[str, str]:
 def order_of(report: Report, *, control: bool) -> list[str]:
     """Return the names of the variants that are drawn, in the plan's order."""
     return [arm.name for arm in report.arms if control or arm.variant != report.control]
-
-
-def colour_of(report: Report, *, control: bool, symbol: str = "stroke") -> alt.Color:
-    """Return the colour of each variant's line, the control's, if it is drawn, grey; with a legend for several."""
-    order, named = order_of(report, control=control), names(report)
-    treatments = order_of(report, control=False)
-    line = {name: _LINES[i % len(_LINES)] for i, name in enumerate(treatments)} | {named[report.control]: _CONTROL}
-    legend = alt.Legend(
-        title=None,
-        orient="top",
-        columns=6,
-        labelLimit=150,
-        symbolType=symbol,
-        symbolStrokeWidth=3 if symbol == "stroke" else 0,
-        symbolOpacity=1,
-    )
-    return alt.Color(
-        "variant:N",
-        sort=order,
-        scale=alt.Scale(domain=order, range=[line[name] for name in order]),
-        legend=legend if len(order) > 1 else None,
-    )
-
-
-def rows_of(name: str = "rows") -> Any:
-    """Return a chart on a named set of rows, which ``sized`` adds: Altair would copy them for every layer."""
-    return alt.Chart(alt.NamedData(name=name))
-
-
-def zero_line(axis: str) -> Any:
-    """Return the line of no effect, across the axis ``x`` or ``y``."""
-    return alt.Chart(alt.NamedData(name="zero")).mark_rule(strokeWidth=1.5, color=ZERO).encode(**{axis: "zero:Q"})
-
-
-def sized(chart: Any, height: int, rows: Rows, **others: Sequence[Mapping[str, object]]) -> dict[str, Any]:
-    """Return the specification, as wide as its place."""
-    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict(validate=False)
-    spec["datasets"] = {"rows": rows, "zero": [{"zero": 0}], **others}
-    return spec

@@ -1,29 +1,22 @@
 """Effects and shares as they develop: over the days of an experiment, since exposure, with the frequency of touches."""
 
-from typing import Any
-
-import altair as alt
-
-from experiments.report import Interval, MetricReport, Report
+from experiments.report import Interval, MetricReport, Report, SlicePoint
 from web.charts.canvas import (
     COLOURS,
     UNCLEAR,
     WORSE,
     Chart,
     Rows,
-    colour_of,
     daily_title,
     difference_title,
     names,
     order_of,
-    rows_of,
     scale,
     scaled,
-    sized,
     texts,
-    zero_line,
 )
-from web.formats import Formats, known_to, precision
+from web.charts.marks import Spec, chart, colours, field, layer, number, text, zero_line
+from web.formats import MINUS, Formats, known_to, precision
 from web.languages import gettext
 
 _DOSE = "#2f7de1"
@@ -42,65 +35,76 @@ def timeline(report: Report, metric: MetricReport, formats: Formats) -> Chart:
         }
         for point in metric.timeline
     ]
-    colour = colour_of(report, control=False)
-    base = rows_of().encode(
-        x=alt.X(
-            "day:T",
-            title=gettext("Day on which the observation window closed"),
-            axis=alt.Axis(format="%m-%d", labelOverlap=True, grid=False, tickCount=6),
-        )
-    )
-    title = difference_title(report, metric)
-    value = alt.Y("estimate:Q", title=title)
-    band = base.mark_area(opacity=0.16).encode(y=alt.Y("lower:Q", title=title), y2="upper:Q", color=colour)
-    line = base.mark_line(strokeWidth=2.5).encode(
-        y=value, color=colour, strokeDash=alt.StrokeDash("variant:N", sort=order_of(report, control=False), legend=None)
-    )
-    dots = base.mark_point(filled=True, size=28).encode(
-        y=value,
-        color=colour,
-        tooltip=[
-            alt.Tooltip("day:N", title=gettext("Day")),
-            alt.Tooltip("variant:N", title=gettext("Variant")),
-            alt.Tooltip("effect:N", title=gettext("Change")),
-            alt.Tooltip("interval:N", title=gettext("Interval")),
-            alt.Tooltip("users:Q", title=gettext("Users"), format=","),
-        ],
-    )
-    return Chart("timeline", sized(alt.layer(zero_line("y"), band, line, dots), 260, rows), rows)
+    colour, title = colours(report, control=False), difference_title(report, metric)
+    days = {"format": "%m-%d", "labelOverlap": True, "grid": False, "tickCount": 6}
+    base = {
+        "x": field("day", "temporal", title=gettext("Day on which the observation window closed"), axis=days),
+        "color": colour,
+    }
+    line = base | {"y": number("estimate", title=title)}
+    dash = text("variant", sort=order_of(report, control=False), legend=None)
+    tooltip = [
+        text("day", title=gettext("Day")),
+        text("variant", title=gettext("Variant")),
+        text("effect", title=gettext("Change")),
+        text("interval", title=gettext("Interval")),
+        number("users", title=gettext("Users"), format=","),
+    ]
+    layers = [
+        zero_line("y"),
+        layer("area", base | {"y": number("lower", title=title), "y2": {"field": "upper"}}, opacity=0.16),
+        layer("line", line | {"strokeDash": dash}, strokeWidth=2.5),
+        layer("point", line | {"tooltip": tooltip}, filled=True, size=28),
+    ]
+    return Chart("timeline", chart(layers, 260, rows), rows)
+
+
+def days_of(point: SlicePoint) -> str:
+    """Return which days a slice holds: the first after exposure is 1, the last before it −1."""
+    if point.start < 0:
+        first, last = f"{MINUS}{-point.start}", f"{MINUS}{1 - point.end}"
+        return first if first == last else f"{first} … {last}"
+    return f"{point.start + 1}–{point.end}" if point.end > point.start + 1 else str(point.end)
+
+
+def _paler(before: float, after: float) -> dict[str, object]:
+    return {"condition": {"test": "datum.before", "value": before}, "value": after}
 
 
 def slices(report: Report, metric: MetricReport, formats: Formats) -> Chart:
-    """The effect on one metric in each part of the window, by the days since exposure."""
+    """The effect on one metric in each part of the window, by the days since exposure; paler: before it."""
     named = names(report)
-    known = known_to(point.absolute for point in metric.slices)
+    points = [*metric.placebo, *metric.slices]
+    known = known_to(point.absolute for point in points)
     rows: Rows = [
         {
-            "days": f"{point.start + 1}–{point.end}" if point.end > point.start + 1 else str(point.end),
+            "days": days_of(point),
+            "before": int(point.start < 0),
             "variant": named[point.variant],
             **scaled(point.absolute, scale(metric)),
             **texts(metric, point.absolute, known, formats),
         }
-        for point in metric.slices
+        for point in points
     ]
-    colour = colour_of(report, control=False, symbol="circle")
-    base = rows_of().encode(
-        x=alt.X("days:O", sort=None, title=gettext("Days since exposure"), axis=alt.Axis(labelAngle=0)),
-        xOffset=alt.XOffset("variant:N", sort=order_of(report, control=False)),
-        color=colour,
-        tooltip=[
-            alt.Tooltip("days:N", title=gettext("Days since exposure")),
-            alt.Tooltip("variant:N", title=gettext("Variant")),
-            alt.Tooltip("effect:N", title=gettext("Change")),
-            alt.Tooltip("interval:N", title=gettext("Interval")),
+    base = {
+        "x": field("days", "ordinal", sort=None, title=gettext("Days since exposure"), axis={"labelAngle": 0}),
+        "xOffset": text("variant", sort=order_of(report, control=False)),
+        "color": colours(report, control=False, symbol="circle"),
+        "tooltip": [
+            text("days", title=gettext("Days since exposure")),
+            text("variant", title=gettext("Variant")),
+            text("effect", title=gettext("Change")),
+            text("interval", title=gettext("Interval")),
         ],
-    )
+    }
     title = daily_title(report)
-    bars = base.mark_rule(strokeWidth=5, strokeCap="round", opacity=0.55).encode(
-        y=alt.Y("lower:Q", title=title), y2="upper:Q"
-    )
-    dots = base.mark_point(filled=True, size=90, opacity=1).encode(y=alt.Y("estimate:Q", title=title))
-    return Chart("slices", sized(alt.layer(zero_line("y"), bars, dots), 240, rows), rows)
+    bars = base | {"y": number("lower", title=title), "y2": {"field": "upper"}}
+    layers = [
+        zero_line("y"),
+        layer("rule", bars | {"opacity": _paler(0.25, 0.55)}, strokeWidth=5, strokeCap="round"),
+        layer("point", base | {"y": number("estimate", title=title), "opacity": _paler(0.5, 1)}, filled=True, size=90),
+    ]
+    return Chart("slices", chart(layers, 240, rows), rows)
 
 
 def survival(report: Report, metric: MetricReport) -> Chart:
@@ -109,31 +113,27 @@ def survival(report: Report, metric: MetricReport) -> Chart:
     rows: Rows = []
     for curve in metric.survival:
         points = zip(curve.days, curve.share, curve.lower, curve.upper, strict=True)
-        for day, share, lower, upper in [(0.0, 1.0, 1.0, 1.0), *points]:
-            happened = Interval(1 - share, 1 - upper, 1 - lower)
+        for day, without, lower, upper in [(0.0, 1.0, 1.0, 1.0), *points]:
+            happened = Interval(1 - without, 1 - upper, 1 - lower)
             rows.append({"day": round(day, 3), "variant": named[curve.variant], **scaled(happened, 100)})
-    colour = colour_of(report, control=True)
-    days = alt.X(
-        "day:Q",
-        title=gettext("Days since exposure"),
-        scale=alt.Scale(nice=False),
-        axis=alt.Axis(grid=False, format="~g", tickCount=7),
-    )
-    title = gettext("Share of users, percent")
-    base = rows_of().encode(
-        x=days,
-        color=colour,
-        tooltip=[
-            alt.Tooltip("variant:N", title=gettext("Variant")),
-            alt.Tooltip("day:Q", title=gettext("Days since exposure"), format=".1f"),
-            alt.Tooltip("estimate:Q", title=title, format=".1f"),
-        ],
-    )
-    band = base.mark_area(opacity=0.13, interpolate="step-after").encode(
-        y=alt.Y("lower:Q", title=title), y2="upper:Q", tooltip=alt.value(None)
-    )
-    line = base.mark_line(strokeWidth=2.2, interpolate="step-after").encode(y=alt.Y("estimate:Q", title=title))
-    return Chart(f"survival-{metric.metric}", sized(alt.layer(band, line), 240, rows), rows)
+    days, share = gettext("Days since exposure"), gettext("Share of users, percent")
+    axis = {"grid": False, "format": "~g", "tickCount": 7}
+    base = {
+        "x": number("day", title=days, scale={"nice": False}, axis=axis),
+        "color": colours(report, control=True),
+    }
+    tooltip = [
+        text("variant", title=gettext("Variant")),
+        number("day", title=days, format=".1f"),
+        number("estimate", title=share, format=".1f"),
+    ]
+    band = base | {"y": number("lower", title=share), "y2": {"field": "upper"}}
+    line = base | {"y": number("estimate", title=share), "tooltip": tooltip}
+    layers = [
+        layer("area", band, opacity=0.13, interpolate="step-after"),
+        layer("line", line, strokeWidth=2.2, interpolate="step-after"),
+    ]
+    return Chart(f"survival-{metric.metric}", chart(layers, 240, rows), rows)
 
 
 def responding(report: Report) -> list[MetricReport]:
@@ -166,38 +166,39 @@ def frequency(metric: MetricReport, formats: Formats) -> Chart:
         for point, interval in zip(found.curve, points, strict=True)
     ]
     doses = [point.dose for point in found.curve]
-    within = alt.Scale(domain=[min(doses), max(doses)], nice=False)
-    axis = alt.Axis(values=doses, format="~g", grid=False, labelOverlap=True)
+    within = {"domain": [min(doses), max(doses)], "nice": False}
+    axis = {"values": doses, "format": "~g", "grid": False, "labelOverlap": True}
+    # Harm stands under the gain, on the same axis of touches: equal room for the labels of both.
+    side = {"minExtent": 44, "maxExtent": 44, "tickCount": 5}
 
-    def x(field: str) -> alt.X:
-        return alt.X(f"{field}:Q", title=gettext("Touches a week"), scale=within, axis=axis)
+    def x(name: str) -> Spec:
+        return number(name, title=gettext("Touches a week"), scale=within, axis=axis)
 
-    def y(field: str) -> alt.Y:
-        # Harm stands under the gain, on the same axis of touches: equal room for the labels of both.
-        side = alt.Axis(minExtent=44, maxExtent=44, tickCount=5)
-        return alt.Y(f"{field}:Q", title=_level_title(metric), scale=alt.Scale(zero=False), axis=side)
+    def y(name: str) -> Spec:
+        return number(name, title=_level_title(metric), scale={"zero": False}, axis=side)
 
     colour = COLOURS[WORSE] if harm else _DOSE
-    layers: list[Any] = []
+    layers: list[Spec] = []
     others: dict[str, Rows] = {}
     if found.best is not None:
         low, high = max(found.best.lower, min(doses)), min(found.best.upper, max(doses))
         others["best"] = [{"best": found.best.estimate, "from": low, "to": high}]
-        best = rows_of("best")
-        layers.append(best.mark_rect(color=COLOURS[UNCLEAR], opacity=0.15).encode(x=x("from"), x2="to:Q"))
-        layers.append(best.mark_rule(color=COLOURS[UNCLEAR], strokeDash=[5, 4], strokeWidth=1.5).encode(x=x("best")))
-    base = rows_of().encode(x=x("dose"))
+        grey = COLOURS[UNCLEAR]
+        layers.append(layer("rect", {"x": x("from"), "x2": {"field": "to"}}, "best", color=grey, opacity=0.15))
+        layers.append(layer("rule", {"x": x("best")}, "best", color=grey, strokeDash=[5, 4], strokeWidth=1.5))
     tooltip = [
-        alt.Tooltip("dose:Q", title=gettext("Touches a week"), format=".3~g"),
-        alt.Tooltip("value:N", title=gettext("Value")),
-        alt.Tooltip("interval:N", title=gettext("Interval")),
+        number("dose", title=gettext("Touches a week"), format=".3~g"),
+        text("value", title=gettext("Value")),
+        text("interval", title=gettext("Interval")),
     ]
+    line = {"x": x("dose"), "y": y("estimate")}
+    band = {"x": x("dose"), "y": y("lower"), "y2": {"field": "upper"}}
     layers += [
-        base.mark_area(opacity=0.16, color=colour).encode(y=y("lower"), y2="upper:Q"),
-        base.mark_line(strokeWidth=2.5, color=colour).encode(y=y("estimate")),
-        base.mark_point(filled=True, size=60, color=colour, opacity=1).encode(y=y("estimate"), tooltip=tooltip),
+        layer("area", band, opacity=0.16, color=colour),
+        layer("line", line, strokeWidth=2.5, color=colour),
+        layer("point", line | {"tooltip": tooltip}, filled=True, size=60, color=colour, opacity=1),
     ]
-    spec = sized(alt.layer(*layers, title=metric.name), 150 if harm else 230, rows, **others)
+    spec = chart(layers, 150 if harm else 230, rows, title=metric.name, others=others)
     return Chart(f"frequency-{metric.metric}", spec, rows)
 
 

@@ -1,10 +1,7 @@
 """Effects as intervals around a zero line: of variants, of segments, of the factors of a design."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 from unicodedata import east_asian_width
-
-import altair as alt
 
 from experiments.report import Comparison, MetricReport, Report
 from web.charts.canvas import (
@@ -19,19 +16,18 @@ from web.charts.canvas import (
     names,
     read_once,
     reading,
-    rows_of,
     scale,
     scaled,
-    sized,
     texts,
-    zero_line,
 )
+from web.charts.marks import Spec, chart, layer, number, text, zero_line
 from web.formats import Formats, precision
 from web.languages import gettext
 
 _ROW = 34
 _LABELS, _MOST_LABELS = 130, 230
-_NAMES_OF_VARIANTS = (("align", "'right'", "'left'"), ("dx", 0, 9), ("dy", -8, -1))
+# On a phone there is no room behind the bar: charts.js moves what is called so above it, to the left edge.
+_NAMES = "names"
 _RAW = {"estimate": "estimate", "lower": "lower", "upper": "upper"}
 
 
@@ -97,7 +93,7 @@ def _row(
     return row
 
 
-def _intervals(rows: Rows, label: str, title: str, limit: float | None) -> dict[str, Any]:
+def _intervals(rows: Rows, label: str, title: str, limit: float | None) -> Spec:
     """Intervals with their estimates, one row each; with a zone beyond a guardrail's ``limit``."""
     several = label == "segment" and len({row["variant"] for row in rows}) > 1
     shrunk = any(row.get("shrunk_estimate") is not None for row in rows)
@@ -107,64 +103,61 @@ def _intervals(rows: Rows, label: str, title: str, limit: float | None) -> dict[
     pad = (high - low) * 0.06 or 1.0
     # Names of variants stand behind the bars.
     domain = [low - pad, high + pad * (4 if several else 1)]
-    within = alt.Scale(domain=domain, nice=False, zero=False)
+    within = {"domain": domain, "nice": False, "zero": False}
 
-    def x(field: str) -> alt.X:
-        return alt.X(f"{field}:Q", title=title, axis=alt.Axis(tickCount=8), scale=within)
+    def x(name: str) -> Spec:
+        return number(name, title=title, axis={"tickCount": 8}, scale=within)
 
     room = _room(str(row[label]) for row in rows)
-    y = alt.Y(
-        f"{label}:N",
-        sort=None,
-        title=None,
-        axis=alt.Axis(minExtent=room, maxExtent=room, labelLimit=room - 8, ticks=False, domain=False, labelPadding=8),
-    )
+    labels = {"labelLimit": room - 8, "ticks": False, "domain": False, "labelPadding": 8}
     codes = [BETTER, WORSE, UNCLEAR]
-    colour = alt.Color("reading:N", scale=alt.Scale(domain=codes, range=[COLOURS[code] for code in codes]), legend=None)
-    shape = alt.Shape("reading:N", scale=alt.Scale(domain=codes, range=[SHAPES[code] for code in codes]), legend=None)
+    colour = text("reading", scale={"domain": codes, "range": [COLOURS[code] for code in codes]}, legend=None)
+    shape = text("reading", scale={"domain": codes, "range": [SHAPES[code] for code in codes]}, legend=None)
     heads = {"segment": gettext("Segment"), "variant": gettext("Variant"), "levels": gettext("Effect of")}
     tooltip = [
-        *(alt.Tooltip(f"{name}:N", title=head) for name, head in heads.items() if rows and name in rows[0]),
-        alt.Tooltip("effect:N", title=gettext("Change")),
-        alt.Tooltip("interval:N", title=gettext("Interval")),
+        *(text(name, title=head) for name, head in heads.items() if rows and name in rows[0]),
+        text("effect", title=gettext("Change")),
+        text("interval", title=gettext("Interval")),
     ]
-    base = rows_of().encode(y=y)
+    base: Spec = {"y": text(label, sort=None, title=None, axis={"minExtent": room, "maxExtent": room, **labels})}
     if several:
-        base = base.encode(yOffset=alt.YOffset("variant:N", sort=None))
-    layers: list[Any] = []
+        base["yOffset"] = text("variant", sort=None)
+    marked = base | {"color": colour}
+    layers: list[Spec] = []
     side: list[dict[str, object]] = []
     if limit is not None:
         side = [{"limit": limit, "end": domain[0] if limit < 0 else domain[1]}]
-        zone = rows_of("zone")
-        layers.append(zone.mark_rect(color=COLOURS[WORSE], opacity=0.14).encode(x=x("limit"), x2="end:Q"))
-        layers.append(zone.mark_rule(color=COLOURS[WORSE], strokeDash=[5, 4], strokeWidth=1.5).encode(x="limit:Q"))
+        orange = COLOURS[WORSE]
+        layers.append(layer("rect", {"x": x("limit"), "x2": {"field": "end"}}, "zone", color=orange, opacity=0.14))
+        layers.append(layer("rule", {"x": number("limit")}, "zone", color=orange, strokeDash=[5, 4], strokeWidth=1.5))
     layers.append(zero_line("x"))
-    strong = _RAW
+    strong, chosen = _RAW, {}
     if shrunk:
         strong = {name: f"strong_{name}" for name in _RAW}
         known = "isValid(datum.shrunk_estimate)"
-        chosen = {strong[name]: f"{known} ? datum.shrunk_{name} : datum.{name}" for name in _RAW}
+        picked = [(strong[name], f"{known} ? datum.shrunk_{name} : datum.{name}") for name in _RAW]
+        chosen = {"transform": [{"calculate": formula, "as": name} for name, formula in picked]}
+        raw = marked | {"x": x("lower"), "x2": {"field": "upper"}}
         layers += [
-            base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(x=x("lower"), x2="upper:Q", color=colour),
-            base.mark_point(size=50, opacity=0.7, filled=False).encode(x=x("estimate"), color=colour),
+            layer("rule", raw, strokeWidth=1.5, opacity=0.6),
+            layer("point", marked | {"x": x("estimate")}, size=50, opacity=0.7, filled=False),
         ]
-        base = base.transform_calculate(**chosen)
+    bar = marked | {"x": x(strong["lower"]), "x2": {"field": strong["upper"]}, "tooltip": tooltip}
+    dot = marked | {"x": x(strong["estimate"]), "shape": shape, "tooltip": tooltip}
     layers += [
-        base.mark_rule(strokeWidth=5, strokeCap="round", opacity=0.55).encode(
-            x=x(strong["lower"]), x2=f"{strong['upper']}:Q", color=colour, tooltip=tooltip
-        ),
-        base.mark_point(filled=True, size=110, opacity=1).encode(
-            x=x(strong["estimate"]), color=colour, shape=shape, tooltip=tooltip
-        ),
+        layer("rule", bar, strokeWidth=5, strokeCap="round", opacity=0.55) | chosen,
+        layer("point", dot, filled=True, size=110, opacity=1) | chosen,
     ]
-    if several:
-        # On a phone there is no room behind the bar: the name stands above its end.
-        narrow = {name: alt.ExprRef(f"width < 300 ? {a} : {b}") for name, a, b in _NAMES_OF_VARIANTS}
-        layers.append(base.mark_text(fontSize=11, **narrow).encode(x=x("upper"), text="variant:N"))
     lines = len({row[label] for row in rows})
     variants = len({row["variant"] for row in rows}) if several else 1
+    if several:
+        behind = base | {"x": x("end" if shrunk else "upper"), "text": text("variant")}
+        last = "isValid(datum.shrunk_upper) ? max(datum.upper, datum.shrunk_upper) : datum.upper"
+        after = {"transform": [{"calculate": last, "as": "end"}]} if shrunk else {}
+        layers.append(layer("text", behind, fontSize=11, align="left", dx=9, dy=-1) | after | {"name": _NAMES})
     height = max(lines, 1) * (_ROW if not several else 14 + 22 * variants)
-    return sized(alt.layer(*layers), height, rows, **({"zone": side} if side else {}))
+    narrow = max(lines, 1) * (20 + 36 * variants) if several else None
+    return chart(layers, height, rows, narrow=narrow, others={"zone": side} if side else None)
 
 
 def _room(labels: Iterable[str]) -> int:

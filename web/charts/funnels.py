@@ -1,9 +1,8 @@
 """Funnels: how many users came as far as each step."""
 
-import altair as alt
-
 from experiments.report import MetricReport, Report
-from web.charts.canvas import Chart, Rows, colour_of, names, order_of, rows_of, sized
+from web.charts.canvas import Chart, Rows, names, order_of
+from web.charts.marks import chart, colours, layer, number, text
 from web.languages import gettext
 
 
@@ -22,24 +21,23 @@ def funnel(report: Report, metric: MetricReport) -> Chart:
         for step in metric.funnel
         if begun[step.variant]
     ]
-    colour = colour_of(report, control=True, symbol="square")
-    base = rows_of().encode(
-        x=alt.X("share:Q", title=gettext("Share of users, percent"), axis=alt.Axis(tickCount=6)),
-        y=alt.Y(
-            "step:N",
-            sort=None,
-            title=None,
-            axis=alt.Axis(minExtent=130, maxExtent=130, labelLimit=122, ticks=False, domain=False, labelPadding=8),
-        ),
-        yOffset=alt.YOffset("variant:N", sort=order_of(report, control=True)),
-        tooltip=[
-            alt.Tooltip("step:N", title=gettext("Step")),
-            alt.Tooltip("variant:N", title=gettext("Variant")),
-            alt.Tooltip("reached:Q", title=gettext("Reached"), format=","),
-            alt.Tooltip("share:Q", title=gettext("Share of users, percent"), format=".2f"),
+    share = gettext("Share of users, percent")
+    steps = {"minExtent": 130, "maxExtent": 130, "labelLimit": 122, "ticks": False, "domain": False, "labelPadding": 8}
+    base = {
+        "x": number("share", title=share, axis={"tickCount": 6}),
+        "y": text("step", sort=None, title=None, axis=steps),
+        "yOffset": text("variant", sort=order_of(report, control=True)),
+        "tooltip": [
+            text("step", title=gettext("Step")),
+            text("variant", title=gettext("Variant")),
+            number("reached", title=gettext("Reached"), format=","),
+            number("share", title=share, format=".2f"),
         ],
-    )
-    bars = base.mark_bar(opacity=0.75, cornerRadiusEnd=3).encode(color=colour)
-    text = base.mark_text(align="left", dx=4, fontSize=11).encode(text=alt.Text("share:Q", format=".1f"))
+    }
+    colour = colours(report, control=True, symbol="square")
+    layers = [
+        layer("bar", base | {"color": colour}, opacity=0.75, cornerRadiusEnd=3),
+        layer("text", base | {"text": number("share", format=".1f")}, align="left", dx=4, fontSize=11),
+    ]
     lines, variants = len({row["step"] for row in rows}), len({row["variant"] for row in rows})
-    return Chart(f"funnel-{metric.metric}", sized(alt.layer(bars, text), lines * (12 + 18 * variants), rows), rows)
+    return Chart(f"funnel-{metric.metric}", chart(layers, lines * (12 + 18 * variants), rows), rows)

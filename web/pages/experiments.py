@@ -6,70 +6,140 @@ from typing import Any
 from flask import Blueprint, Response, abort, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
-from experiments import export, lake, registry, reports
+from experiments import lake, promises, registry, reports
+from experiments.access import Role
 from experiments.documents import Decision, Experiment, Kind, Status
-from experiments.errors import UpturnError
+from experiments.errors import Conflict, NotFound, UpturnError
 from experiments.lifecycle import TRANSITIONS
-from web import assets, charts, languages, sentences
+from experiments.reports import Saved
+from web import assets, sentences
 from web.api import reports as downloads
+from web.charts import pictures
 from web.formats import Formats
 from web.languages import gettext
-from web.pages.overview import BAR_WIDTH, lines
-from web.pages.results import shown
-from web.pages.verdict import readable
-from web.security import login_required
+from web.pages import overview as overviews
+from web.pages.people.second import asking
+from web.pages.people.second import waiting as waiting_second
+from web.pages.reader import formats
+from web.pages.reports import drawn
+from web.pages.reports.matrix import choice, matrices
+from web.pages.reports.planned import digest, planned
+from web.pages.reports.results import shown
+from web.pages.reports.scorecard import scorecard
+from web.pages.reports.verdict import headline, readable
+from web.security import login_required, needs
 from web.state import state
 
 blueprint = Blueprint("experiments", __name__)
 
-_HISTORY = 50
-
-
-def _formats() -> Formats:
-    held = state()
-    return Formats(languages.current_locale(), held.store.settings.currency, held.zone)
+_HISTORY, _KEPT = 50, 30
 
 
 @blueprint.get("/")
 @login_required
 def overview() -> str:
     """List the experiments."""
-    with state().store.read() as session:
-        found = lines(session, _formats())
-    return render_template("experiments.html", lines=found, bar_width=BAR_WIDTH)
+    held = state()
+    with held.store.read() as session:
+        wanted = overviews.Wanted.parse(request.args)
+        found = overviews.overview(session, wanted, held.clock(), formats())
+    return render_template("experiments.html", overview=found, wanted=wanted, bar_width=overviews.BAR_WIDTH)
 
 
 @blueprint.get("/experiments/<key>")
 @login_required
 def show(key: str) -> str:
-    """Show the newest report of an experiment, and what can be done with it."""
-    formats = _formats()
+    """Show the newest report of an experiment: what to do, and the effects."""
+    return _page(key, "results")
+
+
+@blueprint.get("/experiments/<key>/<any(segments,time,health,plan,decision):tab>")
+@login_required
+def tab(key: str, tab: str) -> str:
+    """Show another side of the experiment."""
+    return _page(key, tab)
+
+
+def _page(key: str, tab: str, form: Mapping[str, object] | None = None) -> str:
+    """Return a page of an experiment; ``form``: what was sent in, where it has to be shown again."""
+    texts, asked = formats(), request.args
     with state().store.read() as session:
         experiment: Experiment = registry.get(session, Kind.experiment, key)
         saved = reports.latest(session, key)
         waiting = lake.backlog(session)
         entries = registry.history(session, key)
+        second = waiting_second(session, Kind.experiment, key, texts)
+        segments = {segment.key: segment for segment in registry.all_of(session, Kind.segment)}
+        uses = registry.metric_uses(session, experiment) if tab == "plan" else []
+        kept = reports.listing(session, key)[:_KEPT] if tab == "plan" else []
+        rests_on = _rests_on(session, experiment) if tab == "decision" else None
     report = readable(saved)
-    stale = report is not None and any(e["action"] == "revise" and e["revision"] > report.revision for e in entries)
+    results = shown(saved.body, texts) if report and saved else None
+    page: dict[str, object] = {}
+    if report is not None and results is not None and results.trusted and tab == "results":
+        page = {"scorecard": scorecard(report, experiment, asked.get("view", ""), texts)}
+    if report is not None and results is not None and results.trusted and tab == "segments":
+        page = {
+            "matrices": matrices(report, experiment, segments, texts),
+            "choosing": True,
+            "choice": choice(report, experiment, asked.get("variant", ""), asked.getlist("segment"), texts),
+            "treatments": [(arm.variant, arm.name) for arm in report.arms if arm.variant != report.control],
+        }
+    if tab == "plan":
+        page = {"planned": planned(experiment, report, uses, segments, texts), "kept": kept}
+    if tab == "decision":
+        asked_for = {"variant": asked.get("variant"), "segments": asked.getlist("segment"), "reason": "", "problem": ""}
+        page = {"form": form or asked_for, **_decided(experiment, entries, rests_on, texts)}
     return render_template(
         "results.html",
+        tab=tab,
         experiment=experiment,
         status_label=sentences.known(sentences.STATUSES, experiment.status),
         report=report,
         saved=saved,
-        results=shown(saved.body, formats) if report and saved else None,
-        as_of=formats.moment(report.as_of) if report else "",
-        waiting=formats.count(waiting) if waiting and report else "",
-        stale=stale,
+        results=results,
+        as_of=texts.moment(report.as_of) if report else "",
+        waiting=texts.count(waiting) if waiting and report else "",
+        second=second,
+        stale=report is not None and any(e["action"] == "revise" and e["revision"] > report.revision for e in entries),
         moves=_moves(experiment.status),
-        history=[_history(entry, formats) for entry in entries[:_HISTORY]],
+        history=[_history(entry, texts) for entry in entries[:_HISTORY]],
         vega=assets.NAME,
-        formats=formats,
+        formats=texts,
+        where="experiments",
+        at={"key": key},
+        digest=digest(experiment),
+        **page,
     )
 
 
-@blueprint.get("/experiments/<key>.<any(json,csv,parquet):extension>")
+def _rests_on(session: Session, experiment: Experiment) -> Saved | None:
+    """Return the report on which was decided."""
+    named = experiment.decision.report if experiment.decision else None
+    try:
+        return None if named is None else reports.find(session, named)
+    except NotFound:
+        return None
+
+
+def _decided(
+    experiment: Experiment, entries: list[dict[str, Any]], rests_on: Saved | None, texts: Formats
+) -> dict[str, object]:
+    """Return who decided and when, and what the report had recommended."""
+    report, decision = readable(rests_on), experiment.decision
+    step = next((entry for entry in entries if entry["action"] == Status.decided), None)
+    found: dict[str, object] = {"decided": None if step is None else _history(step, texts)}
+    if report is not None and decision is not None:
+        advice = report.decision
+        chosen = (decision.variant, sorted(decision.segments or []))
+        found["advised"] = headline(report, texts)
+        found["follows"] = chosen == (advice.variant or report.control, sorted(advice.segments))
+    return found
+
+
+@blueprint.get("/experiments/<key>.<any(json,csv,parquet,xlsx):extension>")
 @login_required
 def download(key: str, extension: str) -> Response:
     """Return the newest report as a file."""
@@ -80,18 +150,18 @@ def download(key: str, extension: str) -> Response:
 @login_required
 def chart(key: str, name: str) -> Response:
     """Return what a chart draws."""
-    if name not in charts.NAMES:
-        abort(404)
-    report = downloads.latest(key).report
-    rows = charts.csv_rows(report, name, _formats()) if report.decision.verdict != "invalid" else []
-    body = export.csv_bytes(charts.columns(rows), rows, bom=request.args.get("bom") == "1")
-    response = Response(body, mimetype=downloads.CSV)
-    response.headers.set("Content-Disposition", "attachment", filename=f"{key}-{name}.csv")
-    return response
+    return drawn.rows(downloads.latest(key), name, key)
+
+
+@blueprint.get("/experiments/<key>/chart/<name>.<any(svg,png):extension>")
+@login_required
+def picture(key: str, name: str, extension: pictures.Extension) -> Response:
+    """Return a chart as a picture."""
+    return drawn.picture(downloads.latest(key), name, extension, key)
 
 
 @blueprint.post("/experiments/<key>/report")
-@login_required
+@needs(Role.editor)
 def update(key: str) -> ResponseReturnValue:
     """Analyse the experiment now."""
     held = state()
@@ -99,7 +169,7 @@ def update(key: str) -> ResponseReturnValue:
 
 
 @blueprint.post("/experiments/<key>/status")
-@login_required
+@needs(Role.approver)
 def move(key: str) -> ResponseReturnValue:
     """Start, pause, resume, stop or archive the experiment."""
     wanted = request.form.get("status", "")
@@ -109,7 +179,7 @@ def move(key: str) -> ResponseReturnValue:
 
 
 @blueprint.post("/experiments/<key>/decision")
-@login_required
+@needs(Role.approver)
 def decide(key: str) -> ResponseReturnValue:
     """Record what was decided, on the report that was on the page."""
     form = request.form
@@ -121,29 +191,69 @@ def decide(key: str) -> ResponseReturnValue:
             report=form.get("report") or None,
         )
     except ValidationError:
-        flash(gettext("Choose a variant and give a reason."), "problem")
-        return redirect(url_for("experiments.show", key=key), 303)
-    return _done(key, lambda: _move(key, Status.decided, decision), gettext("The decision is recorded."))
+        problem = gettext("Choose a variant and give a reason.")
+        sent = {"variant": form.get("variant"), "segments": form.getlist("segments"), "reason": form.get("reason", "")}
+        return _page(key, "decision", sent | {"problem": problem}), 422
+    return _done(
+        key, lambda: _move(key, Status.decided, decision), gettext("The decision is recorded."), tab="decision"
+    )
+
+
+@blueprint.post("/experiments/<key>/policy")
+@needs(Role.approver)
+def draft(key: str) -> ResponseReturnValue:
+    """Make the draft of a policy from the decision, for the segments that were ticked, if any were."""
+    variant, segments = request.form.get("variant"), request.form.getlist("segment")
+    try:
+        _draft(key, variant, segments)
+    except UpturnError as error:
+        return _refused(key, error, "segments" if segments else "decision")
+    flash(gettext("The policy is drafted. Nobody gets anything new until it is started."), "done")
+    return redirect(f"/policies/{key}", 303)
+
+
+def _draft(key: str, variant: str | None, segments: list[str]) -> None:
+    held = state()
+    with held.store.write() as session:
+        experiment: Experiment = registry.get(session, Kind.experiment, key)
+        decision = experiment.decision
+        if experiment.status is not Status.decided or decision is None:
+            raise Conflict("not_decided", f"the experiment {key!r} is {experiment.status}: decide it first")
+        if segments:
+            decision = decision.model_copy(update={"segments": segments, "variant": variant or decision.variant})
+        saved = _rests_on(session, experiment) or reports.latest(session, key)
+        report = readable(saved)
+        name = None if saved is None or report is None else saved.id
+        policy = promises.from_decision(experiment, decision, report, name)
+        registry.create(session, Kind.policy, policy.to_json(), actor=g.login, now=held.clock())
 
 
 def _move(key: str, status: Status, decision: Decision | None) -> None:
     held = state()
-    with held.store.write() as session:
+    with asking(Kind.experiment, key, status, decision), held.store.write() as session:
         registry.move(session, key, status, actor=g.login, now=held.clock(), decision=decision)
 
 
-def _done(key: str, work: Callable[[], object], success: str) -> ResponseReturnValue:
+def _done(key: str, work: Callable[[], object], success: str, tab: str = "") -> ResponseReturnValue:
     """Do something and go back to the page with what became of it."""
     try:
         work()
     except UpturnError as error:
-        if error.status == 404:
-            raise
-        known = sentences.ERRORS.get(error.code)
-        flash(str(known) if known else gettext("That is not possible now: %(detail)s", detail=error.detail), "problem")
-    else:
-        flash(success, "done")
-    return redirect(url_for("experiments.show", key=key), 303)
+        return _refused(key, error, tab)
+    flash(success, "done")
+    return redirect(_address(key, tab), 303)
+
+
+def _refused(key: str, error: UpturnError, tab: str) -> ResponseReturnValue:
+    if error.status == 404:
+        raise error
+    known = sentences.ERRORS.get(error.code)
+    flash(str(known) if known else gettext("That is not possible now: %(detail)s", detail=error.detail), "problem")
+    return redirect(_address(key, tab), 303)
+
+
+def _address(key: str, tab: str) -> str:
+    return url_for("experiments.tab", key=key, tab=tab) if tab else url_for("experiments.show", key=key)
 
 
 def _moves(status: Status) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ OPERATIONS = api_package.operations().listed
 
 
 def address(operation: Operation, **parts: str) -> str:
-    values = {"key": "nowhere", "report": "nowhere", "study": "nowhere", "revision": "1"} | parts
+    values = {"key": "nowhere", "report": "nowhere", "study": "nowhere", "list_id": "nowhere", "revision": "1"} | parts
     return "/v1" + re.sub(r"\{(\w+)\}", lambda match: values[match[1]], operation.path)
 
 
@@ -96,6 +96,7 @@ def test_what_does_not_exist_is_not_found(api: Api, operation: Operation) -> Non
         "move_policy": {"status": "running"},
         "roll_back_policy": {"to": "control"},
         "study_uplift": {},
+        "make_list": {},
     }
     arguments = {"json": bodies[operation.name]} if operation.body is not None else {}
     assert_problem(api(operation.method, address(operation), **arguments), 404, "not_found")

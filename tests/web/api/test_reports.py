@@ -16,6 +16,7 @@ from experiments.tables import SavedReport
 from tests.experiments.test_priors import past
 from tests.web import made
 from tests.web.conftest import Api, Clock
+from web.api.reports import XLSX
 
 
 @pytest.fixture
@@ -71,6 +72,7 @@ def test_csv_and_parquet_hold_the_rows_of_the_json(api: Api, made_report: dict[s
         ("*/*", "application/json"),
         ("text/csv, application/json;q=0.5", "text/csv"),
         ("application/vnd.apache.parquet", "application/vnd.apache.parquet"),
+        (XLSX, XLSX),
     ],
 )
 def test_the_format_follows_accept(api: Api, made_report: dict[str, str], accept: str, media: str) -> None:
@@ -87,11 +89,11 @@ def test_a_format_that_is_not_there_is_refused(api: Api, made_report: dict[str, 
 
 def test_a_report_that_the_caller_has_is_not_sent_again(api: Api, made_report: dict[str, str]) -> None:
     etags = set()
-    for extension in ("json", "csv", "parquet"):
+    for extension in ("json", "csv", "parquet", "xlsx"):
         address = f"{made_report['location']}.{extension}"
         etags.add(etag := api("GET", address).headers["ETag"])
         assert api("GET", address, headers={"If-None-Match": etag}).status_code == 304
-    assert len(etags) == 3
+    assert len(etags) == 4
 
 
 def test_before_the_first_report_the_answer_says_how_to_make_one(api: Api, store: Store) -> None:
@@ -118,7 +120,7 @@ def test_a_report_of_another_version_says_so(api: Api, store: Store, made_report
     with store.write() as session:
         for row in session.scalars(select(SavedReport)):
             row.body = '{"schema": "upturn.report/1", "from": "the future"}'
-    for extension in (".csv", ".parquet"):
+    for extension in (".csv", ".parquet", ".xlsx"):
         answer = api("GET", f"{made_report['location']}{extension}")
         assert (answer.status_code, answer.json["code"]) == (409, "report_unreadable")
 

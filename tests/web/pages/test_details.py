@@ -12,7 +12,7 @@ from flask import Flask
 from msgspec import structs
 
 from experiments.codes import HealthCode, ReasonCode, Verdict
-from experiments.report import Check, Heterogeneity, Influence, Interval, Novelty, Report, SlicePoint
+from experiments.report import Check, Finding, Heterogeneity, Influence, Interval, Novelty, Report, SlicePoint
 from experiments.store import Store
 from stats.errors import Problem
 from tests.web import made, rich
@@ -21,13 +21,14 @@ from tests.web.pages.test_results import CODES, PATH, page, visible
 from tests.web.test_formats import EN
 from web import charts
 from web.formats import precision
-from web.pages import details, parts
-from web.pages.results import Results, results
+from web.pages.reports import details, parts
+from web.pages.reports.results import Results, results
 
 ENGLISH_IN_CHINESE = (
     "Upturn English id main CSV JSON Parquet Holm Welch CUPED JavaScript z t p setup made O Brien Fleming "
     "The spend path wait leave Recall coupon No message One a week Two Four New customers Regulars Loyal "
-    "Plain Urgent copy Coupon and open click buy offer urgent Ten yuan visit"
+    "Plain Urgent copy Coupon and open click buy offer urgent Ten yuan visit "
+    "XLSX SVG PNG SHA Visit Unsubscribe rate wang New Loyal"
 )
 
 
@@ -55,6 +56,7 @@ EVERY = {"choices", "pairs-spend", "pairs-leave", "funnel-path", "survival-wait"
     "factors",
     "compliers",
     "triggered",
+    "waves",
 }
 
 
@@ -70,6 +72,7 @@ def parts_of(report: Report) -> set[str]:
         "factors": primary.factorial,
         "compliers": report.compliers,
         "triggered": report.triggered,
+        "waves": report.adaptive,
     }
     kinds = {"pairs": "pairs", "funnel": "funnel", "survival": "survival"}
     of_metrics = {f"{part}-{m.metric}" for m in report.metrics for part, name in kinds.items() if getattr(m, name)}
@@ -263,9 +266,15 @@ def test_an_effect_that_fades_is_told_from_one_that_grows(app: Flask) -> None:
     slopes = [Interval(-0.05, -0.08, -0.02), Interval(0.05, 0.02, 0.08), Interval(0.0, -1.0, 1.0)]
     trends = [Novelty("two", slope, 0.01) for slope in slopes]
     points = [SlicePoint("two", 0, 7, Interval(1.0, 0.5, 1.5))]
+    metric = structs.replace(metric, novelty=trends, slices=points, placebo=[])
+    striking = structs.replace(report, health=[Finding(HealthCode.novelty, 1, 1, fatal=False, subject="two")])
     with app.test_request_context():
-        part = details.slices(report, structs.replace(metric, novelty=trends, slices=points), EN)
+        part = details.slices(striking, metric, EN)
+        doubtful = details.slices(structs.replace(report, health=[]), metric, EN)
     assert part is not None
+    assert doubtful is not None
+    assert "the effect may fade, which chance can still explain" in doubtful.sentences[0]
+    assert "the effect may grow, which chance can still explain" in doubtful.sentences[1]
     fading, growing, unclear = part.sentences
     # exp(-0.05) is 0.9512, exp(-0.08) 0.923, exp(-0.02) 0.980.
     assert "Two a week: the effect fades; its ratio to control changes by −4.9% (−7.7% to −2.0%) a day" in fading

@@ -30,7 +30,7 @@ CODES: list[type[StrEnum]] = [Verdict, ReasonCode, HealthCode, Problem, Role, St
 
 def visible(page: str) -> str:
     """The text that a reader sees."""
-    page = re.sub(r"<(script|noscript).*?</\1>", " ", page, flags=re.S)
+    page = re.sub(r"<(script|noscript|pre|code)\b.*?</\1>", " ", page, flags=re.S)
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page))).replace("\u2060", "")
 
 
@@ -40,11 +40,17 @@ def started(store: Store) -> Store:
     return store
 
 
+TABS = ("", "/segments", "/time", "/health", "/plan", "/decision")
+
+
 def page(app: Flask, shown: Report, language: str, store: Store) -> str:
+    """All pages of the experiment, one after the other."""
     made.save(store, shown)
-    answer = Browser(app.test_client(), logged_in=True, language=language).get(PATH)
-    assert answer.status_code == 200
-    return str(answer.text)
+    browser = Browser(app.test_client(), logged_in=True, language=language)
+    answers = [browser.get(PATH + tab) for tab in TABS]
+    assert {answer.status_code for answer in answers} == {200}
+    first, *others = (str(answer.text) for answer in answers)
+    return first + "".join(text.split('aria-current="page"', 1)[1] for text in others)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -66,7 +72,8 @@ def test_a_chinese_page_has_no_english_left(app: Flask, started: Store, name: st
     seen = visible(page(app, REPORTS[name], language, started))
     known = (
         "Upturn English CSV JSON Parquet Holm Welch CUPED JavaScript z t p setup "
-        "The visit spend unsub Recall coupon No Ten Twenty yuan New Loyal customers made"
+        "The visit spend unsub Recall coupon No Ten Twenty yuan New Loyal customers made "
+        "XLSX SVG PNG SHA Visit Unsubscribe rate setup wang"
     )
     assert set(re.findall(r"[A-Za-z]+", seen)) <= set(known.split())
 
@@ -98,6 +105,13 @@ def test_the_first_screen_says_what_to_do_what_it_is_worth_and_the_worst(app: Fl
     seen = visible(page(app, REPORTS[name], "en", started))
     for sentence in SENTENCES[name]:
         assert sentence in seen
+
+
+def test_better_but_not_shown_to_be_safe_is_no_tie(app: Flask, started: Store) -> None:
+    reasons = [ReasonCode.primary_better, ReasonCode.guardrail_not_proven]
+    seen = visible(page(app, made.full_report(Verdict.inconclusive, reasons=reasons, value=None), "en", started))
+    assert "Better, but not shown to be safe: do not roll it out yet." in seen
+    assert "No clear winner" not in seen
 
 
 def test_untrusted_data_blank_every_effect(app: Flask, started: Store) -> None:
@@ -215,17 +229,29 @@ def test_a_revision_after_the_report_is_announced_and_a_mere_step_is_not(app: Fl
 def test_an_experiment_is_stopped_and_decided_on_the_page(app: Flask, started: Store) -> None:
     made.save(started, made.full_report())
     browser = Browser(app.test_client(), logged_in=True)
-    assert "Record the decision" not in browser.get(PATH).text
+    tab = f"{PATH}/decision"
+    assert "No decision yet" in browser.get(tab).text
     browser.post(f"{PATH}/status", {"status": "stopped"})
-    stopped = browser.get(PATH).text
-    assert re.search(r'<option value="ten" selected>', stopped)
+    assert f'href="{tab}">Record the decision' in browser.get(PATH).text
+    assert re.search(r'<option value="ten" selected>', browser.get(tab).text)
+    asked = browser.get(f"{tab}?variant=none&segment=loyal").text
+    assert re.search(r'<option value="none" selected>', asked)
+    assert re.search(r'value="loyal" checked', asked)
 
-    browser.post(f"{PATH}/decision", {"variant": "ten", "reason": "  "})
-    assert "Choose a variant and give a reason." in browser.get(PATH).text
-    browser.post(f"{PATH}/decision", {"variant": "ten", "segments": ["new"], "reason": "Sells more.", "report": "made"})
-    seen = visible(browser.get(PATH).text)
+    refused = browser.post(f"{PATH}/decision", {"variant": "none", "segments": ["loyal"], "reason": "  "})
+    assert refused.status_code == 422
+    assert "Choose a variant and give a reason." in refused.text
+    assert 'aria-invalid="true" aria-describedby="reason-problem"' in refused.text
+    assert re.search(r'<option value="none" selected>', refused.text)
+    assert re.search(r'value="loyal" checked', refused.text)
+    answer = browser.post(tab, {"variant": "ten", "segments": ["new"], "reason": "Sells more.", "report": "made"})
+    assert (answer.status_code, answer.headers["Location"]) == (303, tab)
+    seen = visible(browser.get(tab).text)
     assert "What was decided Ten yuan · New customers Sells more." in seen
-    assert f"Decision recorded · {made.LOGIN}" in seen
+    assert f"Decided by {made.LOGIN}, 22 Nov 2026, 18:00" in seen
+    assert "Recommended Roll out Ten yuan to everyone. About +CN¥49,269 a month" in seen
+    assert "Agreement other than recommended" in seen
+    assert f"Decision recorded · {made.LOGIN}" in visible(browser.get(f"{PATH}/plan").text)
     with started.read() as session:
         experiment = registry.get(session, Kind.experiment, made.KEY)
     assert (experiment.status, experiment.decision.report) == (Status.decided, "made")

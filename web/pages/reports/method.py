@@ -1,14 +1,24 @@
 """How the numbers were made: the plan's looks, the prior, and statistics to check with another program."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.report import Look, Report
 from web import sentences
 from web.formats import Formats
 from web.languages import gettext
-from web.pages.parts import Grid, grid
-from web.pages.verdict import names
+from web.pages.reports.parts import Grid, grid
+from web.pages.reports.verdict import names
+
+# As docs/statistics.md has them: signs need no translation. d: difference, se: its standard error, m: a mean.
+_INTERVALS: Mapping[str, str] = {
+    "asymptotic_confidence_sequence": "d ± se · √((q+1)/q · ln((q+1)/α²)), q = n·ρ² "
+    "(Waudby-Smith et al., arXiv 2103.06476)",
+    "classical": "d ± t · se, se² = s_T²/n_T + s_C²/n_C (Welch 1947)",
+    "repeated": "d ± c_k · se (Jennison & Turnbull 1989)",
+    "credible": "N(μ, τ²) × N(d, se²)",
+}
+_LIFT = "{r : |d − r·m_C| ≤ c · se(d − r·m_C)} (Fieller 1954)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,7 @@ class Method:
     looks: Grid | None
     next_look: str
     tested: bool
+    formulas: list[str]
     checks: list[Check]
 
 
@@ -56,6 +67,7 @@ def method(report: Report, formats: Formats, *, trusted: bool) -> Method:
         looks=_looks(report, formats) if how.looks and trusted else None,
         next_look=_next_look(how.looks, formats),
         tested=how.name != "bayes",
+        formulas=[_INTERVALS[how.interval], _LIFT] if how.interval in _INTERVALS else [_LIFT],
         checks=_checks(report, formats) if trusted else [],
     )
 

@@ -1,4 +1,4 @@
-"""What the results page shows: a report turned into texts, tables and charts, once, for the template to lay out."""
+"""What the results page shows: a report turned into texts, tables and charts, once, for the templates to lay out."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,26 +8,14 @@ from experiments.report import MetricReport, Report, decode
 from web import charts, sentences
 from web.charts import Chart
 from web.formats import Formats
-from web.pages import designs, details, tables, verdict
-from web.pages.health import Health, health
-from web.pages.method import Method, method
-from web.pages.parts import Part
-from web.pages.segments import Segments, segments
-from web.pages.tables import Table
-from web.pages.verdict import Guardrail, Headline
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """How many users a variant reached, and how that compares with the plan."""
-
-    name: str
-    control: bool
-    assigned: str
-    exposed: str
-    matured: str
-    planned_share: str
-    actual_share: str
+from web.pages.reports import designs, details, tables, verdict
+from web.pages.reports.health import Health, health
+from web.pages.reports.method import Method, method
+from web.pages.reports.parts import Part
+from web.pages.reports.reach import Progress, Reach, progress, reach
+from web.pages.reports.segments import Segments, segments
+from web.pages.reports.tables import Table
+from web.pages.reports.verdict import Guardrail, Headline
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +34,7 @@ class Metric:
     chart: Chart
     parts: list[Part]
     notes: list[str]
+    open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +43,25 @@ class Results:
 
     headline: Headline
     trusted: bool
-    arms: list[Arm]
-    progress: float | None
+    reach: Reach
+    progress: Progress | None
     matured: str
     planned: str
     guardrails: list[Guardrail]
     metrics: list[Metric]
     segments: Segments | None
     timeline_chart: Chart | None
+    since: Part | None
     sections: list[Part]
     health: Health
     method: Method
     charts: list[tuple[str, str]]
+    drawn: dict[str, Chart]
 
 
 @lru_cache(maxsize=16)
 def shown(body: bytes, formats: Formats) -> Results:
-    """Return what the page shows of a saved report; kept, for declaring a dozen charts takes a third of a second."""
+    """Return what the page shows of a saved report; kept, as several tabs show parts of it."""
     return results(decode(body), formats)
 
 
@@ -83,48 +74,34 @@ def results(report: Report, formats: Formats) -> Results:
     by_segment = segments(report, formats) if trusted else None
     course = charts.timeline(report, primary, formats) if trusted and _days(primary) > 1 else None
     since = details.slices(report, primary, formats) if trusted else None
-    sections = [*([since] if since else []), *designs.sections(report, formats)] if trusted else []
-    parts = [*sections, *(part for metric in metrics for part in metric.parts)]
+    sections = designs.sections(report, formats) if trusted else []
+    parts = [*([since] if since else []), *sections, *(part for metric in metrics for part in metric.parts)]
     single = [by_segment.chart if by_segment else None, course]
-    drawn = [*(metric.chart for metric in metrics), *single, *(chart for part in parts for chart in part.charts)]
-    kinds = {chart.name.partition("-")[0] for chart in drawn if chart is not None}
+    pictures = [*(metric.chart for metric in metrics), *single, *(chart for part in parts for chart in part.charts)]
+    drawn = {chart.name: chart for chart in pictures if chart is not None}
+    kinds = {name.partition("-")[0] for name in drawn}
     return Results(
         headline=verdict.headline(report, formats),
         trusted=trusted,
-        arms=_arms(report, formats),
-        progress=min(primary.matured / planned, 1.0) if planned else None,
+        reach=reach(report, formats),
+        progress=progress(report, formats),
         matured=formats.count(primary.matured),
         planned=formats.count(planned) if planned else "",
         guardrails=list(verdict.guardrails(report, formats)) if trusted else [],
         metrics=metrics,
         segments=by_segment,
         timeline_chart=course,
+        since=since,
         sections=sections,
         health=health(report, formats),
         method=method(report, formats, trusted=trusted),
         charts=[(name, str(label)) for name, label in sentences.CHARTS.items() if name in kinds],
+        drawn=drawn,
     )
 
 
 def _days(metric: MetricReport) -> int:
     return len({point.day for point in metric.timeline})
-
-
-def _arms(report: Report, formats: Formats) -> list[Arm]:
-    observed, expected = report.srm.observed, report.srm.expected
-    total, planned = sum(observed.values()), sum(expected.values())
-    return [
-        Arm(
-            arm.name,
-            arm.variant == report.control,
-            formats.count(arm.assigned),
-            formats.count(arm.exposed),
-            formats.count(arm.matured),
-            formats.share(expected[arm.variant] / planned) if planned else "",
-            formats.share(observed[arm.variant] / total) if total else "",
-        )
-        for arm in report.arms
-    ]
 
 
 def _metric(report: Report, metric: MetricReport, formats: Formats) -> Metric:
@@ -141,4 +118,5 @@ def _metric(report: Report, metric: MetricReport, formats: Formats) -> Metric:
         chart=charts.effects(report, metric, formats),
         parts=details.parts(report, metric, formats),
         notes=details.notes(report, metric, formats),
+        open=metric.role == "primary",
     )

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from experiments.codes import Verdict
+from experiments.codes import ReasonCode, Verdict
 from experiments.errors import Conflict
-from experiments.report import Comparison, MetricReport, Report
+from experiments.report import Comparison, Interval, MetricReport, Report
 from experiments.reports import Saved
 from web import sentences
 from web.formats import Formats, precision
 from web.languages import gettext
+from web.pages.reports.bars import Bar, bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Guardrail:
-    """A guardrail for one variant: ``state`` is safe, unproven or harmed."""
+    """A guardrail for one variant: ``state`` is safe, unproven or harmed; ``bar`` with the zone beyond the limit."""
 
     metric: str
     variant: str
@@ -40,6 +41,7 @@ class Guardrail:
     sentence: str
     change: str
     limit: str
+    bar: Bar | None = None
 
 
 def readable(saved: Saved | None) -> Report | None:
@@ -108,7 +110,14 @@ def _guardrail(metric: MetricReport, c: Comparison, variant: str, formats: Forma
         sentence,
         formats.change(metric.unit, c.absolute.estimate, precision(metric)),
         limit,
+        _picture(c.absolute, sign * test.margin),
     )
+
+
+def _picture(interval: Interval, limit: float) -> Bar:
+    """The limit stands half way to the edge, unless the interval goes further beyond it."""
+    furthest = max(abs(interval.lower), abs(interval.upper)) * 1.05
+    return bar(interval, min(max(2 * abs(limit), furthest), 4 * abs(limit)), limit)
 
 
 def _sentence(report: Report, formats: Formats) -> str:
@@ -124,6 +133,8 @@ def _sentence(report: Report, formats: Formats) -> str:
             return gettext("Stop, and keep %(control)s.", control=names(report)[report.control])
         case Verdict.keep_running:
             return gettext("Keep running: it is too early to decide.")
+        case Verdict.inconclusive if {ReasonCode.primary_better, ReasonCode.guardrail_not_proven} <= {*advice.reasons}:
+            return gettext("Better, but not shown to be safe: do not roll it out yet.")
         case Verdict.inconclusive:
             return gettext("No clear winner: the variants may well be equally good.")
     return gettext("Do not decide on these data: something is wrong with them.")

@@ -4,13 +4,15 @@ from experiments.report import Complier, DoseResponse, MetricReport, Report, Tri
 from web import charts, sentences
 from web.formats import Formats, precision
 from web.languages import gettext
-from web.pages.parts import Part, effect, effect_or_problem, grid, p_is, p_value
-from web.pages.verdict import names
+from web.pages.reports.parts import Part, effect, effect_or_problem, grid, p_is, p_value
+from web.pages.reports.verdict import names
+from web.pages.reports.waves import moved
 
 
 def sections(report: Report, formats: Formats) -> list[Part]:
     """Return the sections that the experiment's design asks for."""
     made = (
+        moved(report, formats),
         _frequency(report, formats),
         _factors(report, formats),
         _compliers(report, formats),

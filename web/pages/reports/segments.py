@@ -8,8 +8,8 @@ from web import charts, sentences
 from web.charts import Chart
 from web.formats import Formats, precision
 from web.languages import gettext
-from web.pages.parts import p_is
-from web.pages.verdict import names
+from web.pages.reports.parts import p_is
+from web.pages.reports.verdict import names
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from math import expm1
 
+from experiments.codes import HealthCode
 from experiments.report import Interval, MetricReport, Novelty, Report, Survival
 from web import charts
 from web.formats import Formats, precision
 from web.languages import gettext
-from web.pages.parts import Grid, Part, effect, effect_or_problem, grid, p_is, p_value
-from web.pages.tables import loss, pairs
-from web.pages.verdict import names
+from web.pages.reports.parts import Grid, Part, effect, effect_or_problem, grid, p_is, p_value
+from web.pages.reports.tables import loss, pairs
+from web.pages.reports.verdict import names
 
 _DAYS = (1, 3, 7, 14, 30, 60, 90, 180, 365)
 
@@ -36,16 +37,21 @@ def slices(report: Report, metric: MetricReport, formats: Formats) -> Part | Non
     if not metric.slices:
         return None
     named = names(report)
+    alarming = {found.subject for found in report.health if found.code == HealthCode.novelty}
     chart = charts.slices(report, metric, formats)
     rows = [[str(row["days"]), str(row["variant"]), f"{row['effect']}", str(row["interval"])] for row in chart.rows]
     return Part(
         "slices",
         gettext("As users grow used to it: %(metric)s", metric=metric.name),
-        [_novelty(metric, trend, named[trend.variant], formats) for trend in metric.novelty],
+        [
+            _novelty(metric, trend, named[trend.variant], formats, alarming=trend.variant in alarming)
+            for trend in metric.novelty
+        ],
         gettext(
             "The effect a day in each part of the window after exposure, of the same users throughout: this tells "
             "novelty and fatigue from a change of the users who arrive."
-        ),
+        )
+        + (_before() if metric.placebo else ""),
         [chart],
         grid(
             [gettext("Days since exposure"), gettext("Variant")],
@@ -55,7 +61,14 @@ def slices(report: Report, metric: MetricReport, formats: Formats) -> Part | Non
     )
 
 
-def _novelty(metric: MetricReport, trend: Novelty, name: str, formats: Formats) -> str:
+def _before() -> str:
+    return " " + gettext(
+        "Paler, with days below zero: the same users before their exposure. Nothing can have had an effect there, so "
+        "these ranges should hold zero; one in twenty misses it by chance."
+    )
+
+
+def _novelty(metric: MetricReport, trend: Novelty, name: str, formats: Formats, *, alarming: bool) -> str:
     total = sum(point.absolute.estimate for point in metric.slices if point.variant == trend.variant)
     estimate, lower, upper = formats.relative(
         Interval(expm1(trend.slope.estimate), expm1(trend.slope.lower), expm1(trend.slope.upper))
@@ -66,7 +79,21 @@ def _novelty(metric: MetricReport, trend: Novelty, name: str, formats: Formats) 
         return gettext(
             "%(variant)s: no sign that the effect fades or grows with the days since exposure (%(p)s).", **facts
         )
-    if (trend.slope.estimate > 0) == (total > 0):
+    grows = (trend.slope.estimate > 0) == (total > 0)
+    if not alarming:
+        # The check beside it asks for more, for it asks of several variants at once.
+        if grows:
+            return gettext(
+                "%(variant)s: the effect may grow, which chance can still explain; its ratio to control changes by "
+                "%(change)s a day, %(p)s.",
+                **facts,
+            )
+        return gettext(
+            "%(variant)s: the effect may fade, which chance can still explain; its ratio to control changes by "
+            "%(change)s a day, %(p)s.",
+            **facts,
+        )
+    if grows:
         return gettext(
             "%(variant)s: the effect grows; its ratio to control changes by %(change)s a day, %(p)s.", **facts
         )

@@ -7,8 +7,8 @@ from experiments.report import Comparison, Interval, MetricReport, Report
 from web import charts, sentences
 from web.formats import Formats, precision
 from web.languages import gettext
-from web.pages.parts import Grid, effect_or_problem, grid, p_value
-from web.pages.verdict import names
+from web.pages.reports.parts import Grid, effect_or_problem, grid, p_value
+from web.pages.reports.verdict import names
 
 
 @dataclass(frozen=True, slots=True)
