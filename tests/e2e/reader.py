@@ -24,15 +24,18 @@ WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
 @contextmanager
-def reading(browser: Browser, server: str, **options: Any) -> Iterator[Page]:
-    """Open a page of a reader of his own; afterwards fail on any error in the console, or request to elsewhere."""
+def reading(browser: Browser, server: str, *, refused: int = 0, **options: Any) -> Iterator[Page]:
+    """Open a page of a reader of his own; afterwards fail on any error in the console, or request to elsewhere.
+
+    ``refused`` is a status that the reader is to meet: of it the console may tell.
+    """
     context = browser.new_context(base_url=server, **({"viewport": WIDE, "locale": "en-US"} | options))
     page = context.new_page()
     page.set_default_timeout(20_000)
     troubles: list[str] = []
 
     def heard(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        if message.type in ("error", "warning") and f"a status of {refused} " not in message.text:
             troubles.append(message.text)
 
     def asked(sent: Request) -> None:
@@ -55,6 +58,12 @@ def log_in(page: Page, login: str = made.LOGIN, password: str = made.PASSWORD) -
     page.fill("#password", password)
     page.click("button.primary")
     page.wait_for_url("**/")
+
+
+def drawn(page: Page) -> None:
+    """Wait until every chart is drawn that is not folded away."""
+    # Not by a function that is asked again and again: the pages' policy refuses to compile it.
+    page.wait_for_selector("[data-chart]:not([data-drawn]):not(details:not([open]) *)", state="detached")
 
 
 def overflow(page: Page) -> int:
