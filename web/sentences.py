@@ -299,6 +299,13 @@ CHECKS: Mapping[str, object] = {
     HealthCode.novelty: _("Effect steady since exposure"),
     HealthCode.outlier_influence: _("Same answer without the largest users"),
     HealthCode.trigger_depends_on_variant: _("Trigger fires alike with and without the treatment"),
+    HealthCode.crossovers: _("Users who saw two variants"),
+    HealthCode.identity_crossovers: _("People who saw two variants under two ids"),
+    HealthCode.immature_users: _("Users still being observed"),
+    HealthCode.forced_users: _("Test users"),
+    HealthCode.thin_segment: _("Segment with too few users"),
+    HealthCode.openers_only: _("Receivers without a counterpart"),
+    HealthCode.effect_drifted: _("Effect on the last days"),
 }
 
 QUESTIONS: Mapping[str, object] = {

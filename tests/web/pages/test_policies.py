@@ -111,7 +111,8 @@ def test_a_policy_goes_from_draft_to_a_measured_gain(drafted: Store, browser: Br
     assert "2. city is not north and orders is at least 1 Ten yuan" in seen
     assert "Everyone else No coupon" in seen
     assert "Promised +50%, nothing measured yet" in seen
-    assert browser.get(f"{PAGE}/chart.csv").status_code == 404
+    for kind in ("csv", "svg", "png"):
+        assert browser.get(f"{PAGE}/chart.{kind}").status_code == 404
     browser.get(PAGE)
     assert browser.post(f"{PAGE}/status", {"status": "running"}).status_code == 303
     assert policy_of(drafted).status is PolicyStatus.running
@@ -127,16 +128,22 @@ def test_a_policy_goes_from_draft_to_a_measured_gain(drafted: Store, browser: Br
     assert re.search(r"\+CN¥[\d.]+ \(\S+ to \S+\) a month, net of costs", seen)
     assert re.search(r"1\. Loyal customers Ten yuan (9|1,0)\d\d (9|1,0)\d\d \+[\d.]+%", seen)
     assert text.count("data-chart=") == 1
-    assert f'href="{PAGE}/chart.csv"' in text
+    assert re.findall(rf'href="{PAGE}/chart\.(\w+)"', text) == ["svg", "png", "csv"]
     drawn = list(csv.DictReader(io.StringIO(browser.get(f"{PAGE}/chart.csv").text)))
     assert [row["line"] for row in drawn] == ["Promised", "Realised", "Rule 1"]
     assert float(drawn[0]["estimate"]) == 50
+    assert "Promised" in browser.get(f"{PAGE}/chart.svg").text
+    assert browser.get(f"{PAGE}/chart.png").data.startswith(b"\x89PNG")
+    assert browser.get(f"{PAGE}/chart.gif").status_code == 404
+    assert b"<svg" not in browser.client.application.test_client().get(f"{PAGE}/chart.svg").data  # type: ignore[union-attr]
     row = visible(browser.get("/policies").text)
     assert "Recall coupon, rolled out Running" in row
     assert "Loyal customers gets “Ten yuan”" in row
     assert "50%" in row
     assert "Promise kept" in row
-    chinese = visible(Browser(browser.client, logged_in=True, language="zh-CN").get(PAGE).text)
+    reader = Browser(browser.client, logged_in=True, language="zh-CN")
+    assert "承诺" in reader.get(f"{PAGE}/chart.svg").text
+    chinese = visible(reader.get(PAGE).text)
     for word in ("承诺兑现", "承诺 +50%", "city 不是 north，且 orders 不低于 1", "保留 50% 的用户"):
         assert word in chinese
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from msgspec import structs
 
 from experiments import ingest, registry, report
 from experiments.codes import HealthCode, ReasonCode, Verdict
@@ -22,6 +23,9 @@ from stats.errors import Problem
 from tests.web import made
 from tests.web.browser import Browser
 from tests.web.conftest import Clock
+from tests.web.test_formats import EN, ZH
+from web.formats import Formats
+from web.pages.reports.tables import loss
 
 PATH = f"/experiments/{made.KEY}"
 REPORTS = made.each_verdict()
@@ -137,6 +141,17 @@ def test_numbers_and_their_problems_stand_in_the_tables(app: Flask, started: Sto
         "Data up to 22 Nov 2026, 17:30",
     ):
         assert text in seen
+
+
+@pytest.mark.parametrize(
+    ("formats", "money", "share"), [(EN, "CN¥0.77", "0.77 pp"), (ZH, "¥0.77", "0.77 个百分点")], ids=["en", "zh"]
+)
+def test_a_loss_is_an_amount_without_a_sign_whichever_way_is_better(formats: Formats, money: str, share: str) -> None:
+    main = made.full_report().primary()
+    for direction in ("up", "down"):
+        metric = structs.replace(main, direction=direction)
+        assert loss(metric, 0.0077, formats) == share
+        assert loss(structs.replace(metric, unit="money"), 0.77, formats).rstrip("0") == money
 
 
 def test_findings_are_told_with_what_to_do(app: Flask, started: Store) -> None:

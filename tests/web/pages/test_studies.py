@@ -214,6 +214,32 @@ def test_charts_and_scores_are_downloaded(store: Store, browser: Browser) -> Non
     assert b"login" in browser.client.application.test_client().get(f"/studies/{study}/scores.csv").data  # type: ignore[union-attr]
 
 
+def test_every_chart_is_a_picture_too_in_the_readers_language(app: Flask, store: Store, browser: Browser) -> None:
+    text = browser.get(PAGE).text
+    drawn = re.findall(r'data-chart="([\w-]+)"', text)
+    links = re.findall(rf'href="({PAGE}/chart/([\w-]+)\.(\w+)\?study=\w+)"', text)
+    assert sorted((name, kind) for _, name, kind in links) == sorted(
+        (name, kind) for name in drawn for kind in ("csv", "png", "svg")
+    )
+    for address, name, kind in links:
+        answer = browser.get(address)
+        assert answer.status_code == 200
+        assert f"filename={campaign.KEY}-{name}.{kind}" in answer.headers["Content-Disposition"]
+        assert answer.mimetype == {"csv": "text/csv", "png": "image/png", "svg": "image/svg+xml"}[kind]
+    assert browser.get(f"{PAGE}/chart/uplift-toc-gift.png").data.startswith(b"\x89PNG")
+    curve = f"{PAGE}/chart/uplift-curve.svg"
+    assert "Users reached, percent of all" in browser.get(curve).text
+    chinese = Browser(app.test_client(), logged_in=True, language="zh-CN")
+    assert "覆盖用户占比" in chinese.get(curve).text
+    assert "bom=1" in chinese.get(PAGE).text
+    for kind in ("svg", "png"):
+        assert browser.get(f"{PAGE}/chart/nothing.{kind}").status_code == 404
+        assert browser.get(f"/experiments/nothing/uplift/chart/uplift-curve.{kind}").status_code == 404
+    assert browser.get(f"{PAGE}/chart/uplift-curve.gif").status_code == 404
+    stranger = app.test_client().get(curve)
+    assert (stranger.status_code, b"<svg" in stranger.data) == (302, False)
+
+
 def test_the_rules_become_the_draft_of_a_policy(app: Flask, store: Store) -> None:
     study, _ = study_of(store)
     viewer = as_role(app, store, "viewer")

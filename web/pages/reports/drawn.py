@@ -1,4 +1,6 @@
-"""The charts of a saved report as files: the rows that are drawn, and pictures."""
+"""Charts as files: the rows that are drawn, and pictures; those of a saved report by their names."""
+
+from hashlib import sha256
 
 from flask import Response, abort, request
 
@@ -8,8 +10,8 @@ from experiments.reports import Saved
 from web import charts
 from web.api import reports as downloads
 from web.api.operations import conditional
-from web.charts import pictures
-from web.languages import language
+from web.charts import Chart, pictures
+from web.charts.canvas import Rows
 from web.pages.reader import formats
 from web.pages.reports.results import shown
 
@@ -20,10 +22,7 @@ def rows(saved: Saved, name: str, key: str) -> Response:
         abort(404)
     report = saved.report
     found = charts.csv_rows(report, name, formats()) if report.decision.verdict != Verdict.invalid else []
-    body = export.csv_bytes(charts.columns(found), found, bom=request.args.get("bom") == "1")
-    response = Response(body, mimetype=downloads.CSV)
-    response.headers.set("Content-Disposition", "attachment", filename=f"{key}-{name}.csv")
-    return response
+    return table(found, f"{key}-{name}")
 
 
 def picture(saved: Saved, name: str, extension: pictures.Extension, key: str) -> Response:
@@ -31,6 +30,20 @@ def picture(saved: Saved, name: str, extension: pictures.Extension, key: str) ->
     chart = shown(saved.body, formats()).drawn.get(name)
     if chart is None:
         abort(404)
-    response = Response(pictures.picture(chart.spec, extension), mimetype=pictures.MEDIA[extension])
-    response.headers.set("Content-Disposition", "inline", filename=f"{key}-{name}.{extension}")
-    return conditional(response, f"{saved.id}-{name}-{language()}-{extension}")
+    return image(chart, extension, f"{key}-{name}")
+
+
+def table(found: Rows, filename: str) -> Response:
+    """Return rows that are drawn as a file, CSV."""
+    body = export.csv_bytes(charts.columns(found), found, bom=request.args.get("bom") == "1")
+    response = Response(body, mimetype=downloads.CSV)
+    response.headers.set("Content-Disposition", "attachment", filename=f"{filename}.csv")
+    return response
+
+
+def image(chart: Chart, extension: pictures.Extension, filename: str) -> Response:
+    """Return a chart as a picture."""
+    body = pictures.picture(chart.spec, extension)
+    response = Response(body, mimetype=pictures.MEDIA[extension])
+    response.headers.set("Content-Disposition", "inline", filename=f"{filename}.{extension}")
+    return conditional(response, sha256(body).hexdigest())

@@ -138,8 +138,7 @@ def _cell(metric: MetricReport, interval: Interval | None, formats: Formats) -> 
 
 
 def loss(metric: MetricReport, expected: float | None, formats: Formats) -> str:
-    """Return the loss to expect if the variant is taken and is worse, as a change for the worse."""
+    """Return the loss to expect if the variant is taken and is worse, without a sign: a loss says which way it goes."""
     if expected is None:
         return ""
-    sign = -1 if metric.direction == "up" else 1
-    return formats.change(metric.unit, sign * expected, precision(metric))
+    return formats.change(metric.unit, expected, precision(metric)).removeprefix("+")

@@ -6,17 +6,18 @@ from typing import Any
 from flask import Blueprint, Response, abort, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from experiments import export, lake, registry, reports, rollout
+from experiments import lake, registry, reports, rollout
 from experiments.access import Role
 from experiments.documents import Kind
 from experiments.errors import Conflict, InvalidDocument, UpturnError
 from experiments.policy import Policy, PolicyStatus
 from web import assets, languages, sentences, targeting
-from web.api import reports as downloads
+from web.charts import Chart, pictures
 from web.formats import Formats
 from web.languages import gettext
 from web.pages.people.second import asking
 from web.pages.people.second import waiting as waiting_second
+from web.pages.reports import drawn
 from web.pages.reports.verdict import readable
 from web.pages.uplift import rolledout
 from web.security import login_required, needs
@@ -87,13 +88,27 @@ def _page(key: str, entered: str, wrong: str) -> str:
         control_name=next(each.name or each.key for each in policy.variants if each.key == policy.control),
         history=[_history(entry, formats) for entry in entries[:_HISTORY]],
         vega=assets.NAME,
+        where="policies",
+        at={"key": key},
     )
 
 
-@blueprint.get("/policies/<key>/chart.csv")
+# A policy has one chart, whose name is not in its address.
+@blueprint.get("/policies/<key>/chart.csv", defaults={"name": "policy-lift"})
 @login_required
-def chart(key: str) -> Response:
+def chart(key: str, name: str) -> Response:
     """Return what the chart of promise and gain draws."""
+    return drawn.table(_chart(key).rows, f"{key}-{name}")
+
+
+@blueprint.get("/policies/<key>/chart.<any(svg,png):extension>", defaults={"name": "policy-lift"})
+@login_required
+def picture(key: str, name: str, extension: pictures.Extension) -> Response:
+    """Return the chart of promise and gain as a picture."""
+    return drawn.image(_chart(key), extension, f"{key}-{name}")
+
+
+def _chart(key: str) -> Chart:
     held, formats = state(), _formats()
     with held.store.read() as session:
         policy: Policy = registry.get(session, Kind.policy, key)
@@ -102,12 +117,7 @@ def chart(key: str) -> Response:
         shown = rolledout.shown(policy, found, report, rolledout.named(session), formats)
     if shown.chart is None:
         abort(404)
-    rows = shown.chart.rows
-    response = Response(
-        export.csv_bytes(list(rows[0]), rows, bom=request.args.get("bom") == "1"), mimetype=downloads.CSV
-    )
-    response.headers.set("Content-Disposition", "attachment", filename=f"{key}-policy.csv")
-    return response
+    return shown.chart
 
 
 @blueprint.post("/policies/<key>/report")

@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from experiments import export, registry, rows
+from experiments import registry, rows
 from experiments.access import Role
 from experiments.documents import Experiment, Kind, Status
 from experiments.errors import Conflict, InvalidDocument, UpturnError
@@ -22,10 +22,11 @@ from experiments.uplift import report as reports
 from experiments.uplift.report import Uplift
 from experiments.uplift.studies import Study, StudyEntry, StudyRequest, StudyStatus
 from web import assets, languages, sentences, targeting
-from web.api import reports as downloads
 from web.api.uplift import streamed
+from web.charts import Chart, pictures
 from web.formats import Formats
 from web.languages import gettext
+from web.pages.reports import drawn
 from web.pages.uplift import conditions, lists, spending, uplift
 from web.pages.uplift.answered import Asked, amounts
 from web.security import login_required, needs
@@ -221,6 +222,8 @@ def _page(
         control_name=next(each.name or each.key for each in experiment.variants if each.key == experiment.control),
         currency=formats.currency,
         vega=assets.NAME,
+        where="studies",
+        at={"key": key, "study": found.id} if found is not None else {},
     )
 
 
@@ -314,20 +317,29 @@ def progress(study: str) -> str:
 @login_required
 def chart(key: str, name: str) -> Response:
     """Return what a chart draws."""
-    held, formats = state(), _formats()
+    return drawn.table(_chart(key, name).rows, f"{key}-{name}")
+
+
+@blueprint.get("/experiments/<key>/uplift/chart/<name>.<any(svg,png):extension>")
+@login_required
+def picture(key: str, name: str, extension: pictures.Extension) -> Response:
+    """Return a chart as a picture."""
+    return drawn.image(_chart(key, name), extension, f"{key}-{name}")
+
+
+def _chart(key: str, name: str) -> Chart:
+    held = state()
     with held.store.read() as session:
         registry.revision_of(session, Kind.experiment, key)
         study = _chosen(session, studies.listing(session, key, now=held.clock()), held.clock())
         asked = None if study is None else _asked(session, study)
     if study is None or study.report is None or asked is None:
         abort(404)
-    found = uplift.csv_rows(bytes(study.report), asked, study.notes, formats, name)
+    shown = uplift.shown(bytes(study.report), asked, study.notes, _formats())
+    found = next((each for each in shown.charts if each.name == name), None)
     if found is None:
         abort(404)
-    body = export.csv_bytes(list(found[0]), found, bom=request.args.get("bom") == "1")
-    response = Response(body, mimetype=downloads.CSV)
-    response.headers.set("Content-Disposition", "attachment", filename=f"{key}-{name}.csv")
-    return response
+    return found
 
 
 @blueprint.get("/studies/<study>/scores.<any(csv,parquet):extension>")

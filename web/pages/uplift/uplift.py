@@ -329,11 +329,3 @@ def _method(report: Uplift, notes: Notes, formats: Formats) -> Iterator[tuple[st
                 users=formats.count(notes.excluded),
             ),
         )
-
-
-def csv_rows(
-    body: bytes, asked: Asked, notes: Notes, formats: Formats, name: str
-) -> Sequence[Mapping[str, object]] | None:
-    """Return the rows that a chart of the page draws; None: it draws no such chart."""
-    found = [chart.rows for chart in shown(body, asked, notes, formats).charts if chart.name == name]
-    return found[0] if found else None
