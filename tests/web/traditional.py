@@ -2,7 +2,7 @@
 
     python -m tests.web.traditional
 
-OpenCC (1.4, ``s2twp``: characters and words of Taiwan) converts; the words below are those that the trade says
+OpenCC (1.4.2, ``s2twp``: characters and words of Taiwan) converts; the words below are those that the trade says
 otherwise, or that OpenCC leaves, as they have a meaning of their own in both.
 """
 
