@@ -12,7 +12,7 @@ EQUAL, BETTER = {"a": 0.2, "b": 0.2, "c": 0.2}, {"a": 0.2, "b": 0.22, "c": 0.34}
 @pytest.mark.parametrize("method", ["fixed", "sequential"])
 @pytest.mark.parametrize("rates", [EQUAL, BETTER], ids=["equal", "better"])
 @pytest.mark.parametrize(
-    ("experiments", "users"), [(1, 1_500), pytest.param(100, 2_000, marks=pytest.mark.study)], ids=["quick", "study"]
+    ("experiments", "users"), [(1, 1_500), pytest.param(30, 2_000, marks=pytest.mark.study)], ids=["quick", "study"]
 )
 def test_intervals_hold_and_the_better_variant_gets_more_users(
     tmp_path: Path, experiments: int, users: int, rates: dict[str, float], method: str
