@@ -126,6 +126,19 @@ def test_each_template_is_an_experiment_after_pressing_next(
     assert browser.get(location).status_code == 200
 
 
+def test_a_second_guardrail_is_ticked_where_its_event_comes(browser: Browser, store: Store) -> None:
+    def ticked() -> object:
+        return inputs(browser.get(f"{begin(browser, 'copy_test')}/metrics").text).get("guardrails")
+
+    assert ticked() == ["unsubscribe_rate", "complaint_rate"]
+    people(store)
+    assert ticked() == ["unsubscribe_rate"]
+    with store.write() as session:
+        told = ingest.Event(message_id="c", user_id="u1", timestamp=made.NOW, event="complaint")
+        ingest.store(session, store.catalog(session), [(0, told)], now=made.NOW)
+    assert ticked() == ["unsubscribe_rate", "complaint_rate"]
+
+
 def test_typed_in_chinese_the_keys_are_readable(browser: Browser, store: Store) -> None:
     people(store)
     form = begin(browser, "coupon_test")

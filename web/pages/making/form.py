@@ -4,7 +4,7 @@ Of a document that is changed, whatever the form does not ask for stays as it is
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -87,9 +87,15 @@ def step_of(name: str) -> str:
     return next((step for step, names in FIELDS.items() if name in names), "variants")
 
 
-def of_preset(code: presets.PresetCode, owner: str, metrics: Mapping[str, Any]) -> Fields:
-    """The form as a template fills it in, in the reader's language; ``metrics`` are those that there are."""
+def of_preset(code: presets.PresetCode, owner: str, metrics: Mapping[str, Any], seen: Collection[str]) -> Fields:
+    """The form as a template fills it in, in the reader's language.
+
+    ``metrics`` are those that there are, ``seen`` the events that came lately. A second guardrail of which nothing ever
+    comes is not ticked: it takes thousands of users to show that it holds.
+    """
     preset = presets.PRESETS[code]
+    first, *more = preset.guardrails
+    guardrails = [first, *(key for key in more if not seen or presets.METRICS[key]["event"] in seen)]
     values: dict[str, str] = {
         "fallback": "experiment" if code is presets.PresetCode.blank else code.replace("_", "-"),
         "owner": owner,
@@ -116,7 +122,7 @@ def of_preset(code: presets.PresetCode, owner: str, metrics: Mapping[str, Any]) 
     fields = {name: [value] for name, value in values.items()}
     lists = {
         name: [presets.standing_in(key, metrics) for key in keys]
-        for name, keys in (("guardrails", preset.guardrails), ("secondary", preset.secondary))
+        for name, keys in (("guardrails", guardrails), ("secondary", preset.secondary))
     }
     return fields | lists | {"segments": [preset.segment] if preset.segment else []}
 

@@ -73,9 +73,11 @@ def begin() -> ResponseReturnValue:
     if code not in set(presets.PresetCode):
         abort(400)
     preset = presets.PresetCode(code)
-    with state().store.read() as session:
-        fields = forms.of_preset(preset, g.login, known(session).metrics)
-    form = drafts().begin(g.login, code, fields, now=state().clock())
+    held = state()
+    with held.store.read() as session:
+        seen = conflicts.seen_events(session, held.store.lake, now=held.clock())
+        fields = forms.of_preset(preset, g.login, known(session).metrics, seen)
+    form = drafts().begin(g.login, code, fields, now=held.clock())
     return _to(form, "goal")
 
 
