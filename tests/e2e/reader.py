@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
 
 from tests.web import made
 
@@ -58,6 +58,12 @@ def log_in(page: Page, login: str = made.LOGIN, password: str = made.PASSWORD) -
     page.fill("#password", password)
     page.click("button.primary")
     page.wait_for_url("**/")
+
+
+def follow(page: Page, what: Locator) -> None:
+    """Press a link or button, and wait for the page that comes then."""
+    with page.expect_navigation():
+        what.click()
 
 
 def drawn(page: Page) -> None:

@@ -15,7 +15,7 @@ from experiments.settings import Oidc, Settings
 from experiments.store import Store
 from tests.clients import node
 from tests.e2e.furnished import NOW, furnish
-from tests.e2e.reader import NARROW, WIDE, drawn, log_in, overflow, reading
+from tests.e2e.reader import NARROW, WIDE, drawn, follow, log_in, overflow, reading
 from tests.e2e.site import serving
 from tests.experiments.uplift import campaign
 from tests.web import made
@@ -81,7 +81,7 @@ def paths(browser: Browser, site: Site) -> list[str]:
         log_in(page)
         waiting = ["/login", "/", f"/experiments/{campaign.KEY}/uplift", f"/experiments/{made.KEY}", "/experiments/new"]
         page.goto("/experiments/new")
-        page.locator("[name=preset]").first.click()
+        follow(page, page.locator("[name=preset]").first)
         waiting.append(page.url.removeprefix(site.address))
         while waiting:
             path = waiting.pop(0)

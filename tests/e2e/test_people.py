@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 from experiments import access, reports
 from experiments.settings import Settings
 from experiments.store import Store
-from tests.e2e.reader import each_reader, log_in, overflow
+from tests.e2e.reader import each_reader, follow, log_in, overflow
 from tests.e2e.site import serving
 from tests.web import made
 from web import create_app
@@ -42,7 +42,7 @@ def test_nothing_overflows(page: Page) -> None:
         assert overflow(page) == 0, path
     page.fill("#name", page.evaluate("navigator.language + innerWidth"))
     page.check("[name=scopes][value=ingest]")
-    page.click("form.stack button.primary")
+    follow(page, page.locator("form.stack button.primary"))
     assert page.locator(".snippet").count() == 1
     assert overflow(page) == 0
 
@@ -51,7 +51,7 @@ def keep(page: Page, theme: str, up: str) -> None:
     page.goto("/account")
     page.check(f"[name=theme][value='{theme}']")
     page.check(f"[name=up][value='{up}']")
-    page.click("form[action='/account'] button.primary")
+    follow(page, page.locator("form[action='/account'] button.primary"))
     page.goto(f"/experiments/{made.KEY}")
     page.wait_for_selector("[data-chart][data-drawn]")
 

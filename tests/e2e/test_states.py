@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page
 from experiments import access, reports
 from experiments.settings import Settings
 from experiments.store import Store
-from tests.e2e.reader import NARROW, log_in, reading
+from tests.e2e.reader import NARROW, follow, log_in, reading
 from tests.e2e.site import serving
 from tests.web import made
 from web import create_app
@@ -40,19 +40,19 @@ def test_what_was_entered_outlives_a_login_that_ran_out(browser: Browser, server
     with reading(browser, server, refused=400, java_script_enabled=False) as page:
         log_in(page)
         page.goto("/experiments/new")
-        page.locator("[name=preset]").first.click()
+        follow(page, page.locator("[name=preset]").first)
         form = page.url
         page.fill("[name=name]", "Friday 周五")
         page.context.clear_cookies()
-        page.locator("main button.primary").click()
+        follow(page, page.locator("main button.primary"))
         assert "What you entered is still here." in page.inner_text("main")
         with page.context.expect_page() as opened:
             page.get_by_text("Log in, on a page beside this one").click()
         log_in(opened.value)
-        page.get_by_role("button", name="Send it again").click()
+        follow(page, page.get_by_role("button", name="Send it again"))
         # Logging in began a new session: one more step shows the same page, now with what it asks for.
         if page.url == form and page.get_by_role("button", name="Send it again").count():
-            page.get_by_role("button", name="Send it again").click()
+            follow(page, page.get_by_role("button", name="Send it again"))
         page.goto(form)
         assert page.input_value("[name=name]") == "Friday 周五"
 
