@@ -136,21 +136,13 @@ def ask(store: Store, key: str, request: StudyRequest, *, now: datetime) -> tupl
         Conflict: ``not_started``; ``study_running``, another one.
     """
     with store.read() as session:
-        experiment: Experiment = registry.get(session, Kind.experiment, key)
-        if experiment.status is Status.draft:
-            raise Conflict("not_started", f"the experiment {key!r} is a draft: start it first")
-        uses = registry.metric_uses(session, experiment)
-        metric = rows.chosen_metric([found for found, _, _, _ in uses], request.metric)
-        participants.draft(experiment, metric.key, metric.direction, **request.options())
-        wish: list[Any] = [
-            reports.program_version(),
-            experiment.to_json(),
-            [(found.key, revision) for found, _, _, revision in uses],
-            store.settings.timezone,
-            request.to_json(),
-        ]
+        experiment, wish = _wished(session, store, key, request)
         mark = _as_of_before(session, key, wish, now)
-    mark = mark or lake.sync(store.engine, store.lake, now=now)
+    if mark is None:
+        mark = lake.sync(store.engine, store.lake, now=now)
+        # Read again: the newest rows may be of users whose wave opened meanwhile.
+        with store.read() as session:
+            experiment, wish = _wished(session, store, key, request)
     name = _name(wish, mark)
     with store.write() as session:
         if database.is_postgres(store.engine):
@@ -185,6 +177,23 @@ def ask(store: Store, key: str, request: StudyRequest, *, now: datetime) -> tupl
             error=None,
         )
         return _study(session.merge(row), now), True
+
+
+def _wished(session: Session, store: Store, key: str, request: StudyRequest) -> tuple[Experiment, list[Any]]:
+    """The experiment, and all but the data that a study of it depends on; raises as ``ask``."""
+    experiment: Experiment = registry.get(session, Kind.experiment, key)
+    if experiment.status is Status.draft:
+        raise Conflict("not_started", f"the experiment {key!r} is a draft: start it first")
+    uses = registry.metric_uses(session, experiment)
+    metric = rows.chosen_metric([found for found, _, _, _ in uses], request.metric)
+    participants.draft(experiment, metric.key, metric.direction, **request.options())
+    return experiment, [
+        reports.program_version(),
+        experiment.to_json(),
+        [(found.key, revision) for found, _, _, revision in uses],
+        store.settings.timezone,
+        request.to_json(),
+    ]
 
 
 def _name(wish: Sequence[Any], mark: Watermark) -> str:

@@ -1,10 +1,15 @@
 """Studies on record, on both databases."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import pytest
 from sqlalchemy import func, select
 
+from experiments import lake, registry
+from experiments.documents import Kind
 from experiments.errors import Conflict
+from experiments.lake import Watermark
 from experiments.store import Store
 from experiments.tables import SavedStudy
 from experiments.uplift import studies
@@ -28,6 +33,25 @@ def test_of_those_who_ask_at_once_one_starts_a_process(any_store: Store) -> None
     assert [isinstance(other, Conflict) and other.code for other in others] == ["study_running"] * 2
     with any_store.read() as session:
         assert session.scalar(select(func.count()).select_from(SavedStudy)) == 1
+
+
+def test_a_study_is_of_the_experiment_as_it_stood_when_the_rows_were_moved(
+    any_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign.documents(any_store, SENT)
+    campaign.send(any_store, SENT, 20)
+    sync = lake.sync
+
+    def revised_meanwhile(*given: Any, **named: Any) -> Watermark:
+        with any_store.write() as session:
+            document = registry.get(session, Kind.experiment, campaign.KEY).to_json() | {"owner": "wang"}
+            registry.revise(session, Kind.experiment, campaign.KEY, document, actor="test", now=NOW)
+        return sync(*given, **named)
+
+    monkeypatch.setattr(lake, "sync", revised_meanwhile)
+    study, _ = studies.ask(any_store, campaign.KEY, QUICK, now=NOW)
+    with any_store.read() as session:
+        assert study.revision == registry.get(session, Kind.experiment, campaign.KEY).revision
 
 
 def test_a_study_is_worked_on_and_kept(any_store: Store) -> None:
