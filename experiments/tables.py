@@ -217,33 +217,38 @@ class SavedReport(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class SavedStudy(Base):
-    """A study of uplift: asked for, under way, or done; ``id`` names its inputs, so the same inputs are saved once.
+class Work:
+    """What is asked of a process of its own: waiting, under way, done or failed, with its ``settings`` and ``body``.
 
-    ``beat_at`` tells when its process last said that it is at work.
+    ``beat_at`` tells when the process last said that it is at work.
     """
-
-    __tablename__ = "studies"
-    __table_args__ = (Index("ix_studies_experiment", "experiment", "created_at"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     experiment: Mapped[str]
-    phase: Mapped[int]
-    revision: Mapped[int]
-    watermark: Mapped[int]
     status: Mapped[str]
     progress: Mapped[float] = mapped_column(Double)
     created_at: Mapped[datetime]
     beat_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     settings: Mapped[str] = mapped_column(Text)
-    notes: Mapped[str | None] = mapped_column(Text)
     body: Mapped[str | None] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(Text)
 
 
-class SavedList(Base):
-    """A list of users scored by a study's model: asked for, under way, or done.
+class SavedStudy(Work, Base):
+    """A study of uplift; ``id`` names its inputs, so the same inputs are saved once."""
+
+    __tablename__ = "studies"
+    __table_args__ = (Index("ix_studies_experiment", "experiment", "created_at"),)
+
+    phase: Mapped[int]
+    revision: Mapped[int]
+    watermark: Mapped[int]
+    notes: Mapped[str | None] = mapped_column(Text)
+
+
+class SavedList(Work, Base):
+    """A list of users scored by a study's model.
 
     ``slot``: which of the attributes of the experiment's lists tells each user's variant.
     """
@@ -251,15 +256,5 @@ class SavedList(Base):
     __tablename__ = "lists"
     __table_args__ = (Index("ix_lists_experiment", "experiment", "created_at"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True)
     study: Mapped[str]
-    experiment: Mapped[str]
     slot: Mapped[int]
-    status: Mapped[str]
-    progress: Mapped[float] = mapped_column(Double)
-    created_at: Mapped[datetime]
-    beat_at: Mapped[datetime]
-    finished_at: Mapped[datetime | None]
-    settings: Mapped[str] = mapped_column(Text)
-    body: Mapped[str | None] = mapped_column(Text)
-    error: Mapped[str | None] = mapped_column(Text)
