@@ -124,7 +124,7 @@ def make(store: Store, key: str, *, now: datetime, watermark: int | None = None,
     data = analysis.Data(
         users=sums.users,
         forced=sums.forced,
-        metrics=[(_spec(use), sums.metrics[use.metric.key]) for use in uses],
+        metrics=[(spec_of(use), sums.metrics[use.metric.key]) for use in uses],
         days=sums.days,
         slices=sums.slices,
         bounds=sums.bounds,
@@ -285,7 +285,8 @@ def sum_up(
         return aggregate.from_facts(found.execute, found.exposures, found.events, metrics, scope, found.aliases)
 
 
-def _spec(use: Use) -> MetricSpec:
+def spec_of(use: Use) -> MetricSpec:
+    """Return what an analysis asks of a metric."""
     metric = use.metric
     return MetricSpec(
         key=metric.key,

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from experiments import aggregate, analysis, facts, lake, registry, report, reports
 from experiments.bulk import buckets
-from experiments.design import Design, MetricSpec
+from experiments.design import Design
 from experiments.documents import Holdout, Kind
 from experiments.errors import Conflict, FieldProblem, InvalidDocument, NotFound
 from experiments.facts import Facts
@@ -139,7 +139,7 @@ def make(store: Store, question: Question, *, now: datetime, sync: bool = True) 
             raise Conflict("nobody_known", detail)
         sums = aggregate.from_facts(found.execute, everyone, found.events, [over], scope, found.aliases)
     design = _design(question, holdout)
-    spec = _spec(over, revision)
+    spec = reports.spec_of(reports.Use(over, Role.primary, None, revision))
     data = analysis.Data(sums.users, sums.forced, [(spec, sums.metrics[metric.key])], days=sums.days)
     made = analysis.build(design, data, as_of=mark.at, watermark=mark.batch)
     row = SavedReport(
@@ -216,21 +216,6 @@ def _design(question: Question, holdout: Holdout) -> Design:
         planned_users=None,
         correction="none",
         ended=True,
-    )
-
-
-def _spec(metric: Any, revision: int) -> MetricSpec:
-    return MetricSpec(
-        key=metric.key,
-        name=metric.name,
-        kind=metric.kind,
-        role=Role.primary,
-        direction=metric.direction,
-        margin=None,
-        unit=metric.unit,
-        horizon_days=metric.window_days,
-        window_days=metric.window_days,
-        revision=revision,
     )
 
 
