@@ -69,10 +69,13 @@ def build(design: Design, data: Data, *, as_of: datetime, watermark: int | None)
     )
     metrics = [_metric(draft, part, exposed) for draft, part in zip(drafts, adjusted, strict=True)]
     if data.slices is not None:
-        after = details.slices(analysts[0], data.slices, data.bounds)
-        trends = details.novelty(analysts[0], data.slices, data.bounds)
-        before = details.slices(analysts[0], data.placebo, data.placebo_bounds) if data.placebo is not None else []
-        metrics[0] = structs.replace(metrics[0], slices=after, placebo=before, novelty=trends)
+        after, before = details.sliced(analysts[0], data.slices), details.sliced(analysts[0], data.placebo)
+        metrics[0] = structs.replace(
+            metrics[0],
+            slices=details.slices(analysts[0], after, data.bounds),
+            placebo=details.slices(analysts[0], before, data.placebo_bounds),
+            novelty=details.novelty(analysts[0], after, data.bounds),
+        )
     primary = metrics[0]
     # Both are differences of means, which a quantile is not.
     averages = primary.kind != "quantile"

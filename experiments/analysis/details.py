@@ -222,9 +222,8 @@ def _largest_share(measurement: Measurement, moments: Moments, variant: str) -> 
     return None if largest is None or total <= 0 else largest[1] / measurement.layout.scales[0] / total
 
 
-def slices(analyst: Analyst, measured: Measured, bounds: Sequence[int]) -> list[SlicePoint]:
-    """The effect by days since exposure, or before it: the days are then negative."""
-    row = _sliced(analyst, measured)
+def slices(analyst: Analyst, row: Mapping[str, Moments], bounds: Sequence[int]) -> list[SlicePoint]:
+    """The effect by days since exposure, or before it: the days are then negative. ``row`` as ``sliced`` gives it."""
     points: list[SlicePoint] = []
     for variant in analyst.design.treatments if row else ():
         pair = [row[variant], row[analyst.design.control]]
@@ -237,9 +236,8 @@ def slices(analyst: Analyst, measured: Measured, bounds: Sequence[int]) -> list[
     return points
 
 
-def novelty(analyst: Analyst, measured: Measured, bounds: Sequence[int]) -> list[Novelty]:
-    """Whether the effect fades or grows with the days since exposure."""
-    row = _sliced(analyst, measured)
+def novelty(analyst: Analyst, row: Mapping[str, Moments], bounds: Sequence[int]) -> list[Novelty]:
+    """Whether the effect fades or grows with the days since exposure. ``row`` as ``sliced`` gives it."""
     middles = [(start + end) / 2 for start, end in pairwise(bounds)]
     trends: list[Novelty] = []
     for variant in analyst.design.treatments if row else ():
@@ -252,10 +250,10 @@ def novelty(analyst: Analyst, measured: Measured, bounds: Sequence[int]) -> list
     return trends
 
 
-def _sliced(analyst: Analyst, measured: Measured) -> Mapping[str, Moments]:
-    """Each variant's moments over the slices, none where users of several strata must not be pooled."""
+def sliced(analyst: Analyst, measured: Measured | None) -> Mapping[str, Moments]:
+    """Each variant's moments over slices of days, none where users of several strata must not be pooled."""
     design = analyst.design
-    if design.stratified or not analyst.readable:
+    if measured is None or design.stratified or not analyst.readable:
         return {}
     (row,) = Measurement(design, analyst.spec, measured, analyst.until).rows(design.strata)
     return row

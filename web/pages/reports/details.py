@@ -40,6 +40,10 @@ def slices(report: Report, metric: MetricReport, formats: Formats) -> Part | Non
     alarming = {found.subject for found in report.health if found.code == HealthCode.novelty}
     chart = charts.slices(report, metric, formats)
     rows = [[str(row["days"]), str(row["variant"]), f"{row['effect']}", str(row["interval"])] for row in chart.rows]
+    before = " " + gettext(
+        "Paler, with days below zero: the same users before their exposure. Nothing can have had an effect there, so "
+        "these ranges should hold zero; one in twenty misses it by chance."
+    )
     return Part(
         "slices",
         gettext("As users grow used to it: %(metric)s", metric=metric.name),
@@ -51,20 +55,13 @@ def slices(report: Report, metric: MetricReport, formats: Formats) -> Part | Non
             "The effect a day in each part of the window after exposure, of the same users throughout: this tells "
             "novelty and fatigue from a change of the users who arrive."
         )
-        + (_before() if metric.placebo else ""),
+        + (before if metric.placebo else ""),
         [chart],
         grid(
             [gettext("Days since exposure"), gettext("Variant")],
             [gettext("Change a day"), gettext("Interval")],
             rows,
         ),
-    )
-
-
-def _before() -> str:
-    return " " + gettext(
-        "Paler, with days below zero: the same users before their exposure. Nothing can have had an effect there, so "
-        "these ranges should hold zero; one in twenty misses it by chance."
     )
 
 
