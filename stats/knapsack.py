@@ -34,7 +34,10 @@ _SAMPLE = 20_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Path:
-    """All budgets at once: the free arm of each user `start` (n,), then steps of falling gain per cost: user, arms before and after."""
+    """All budgets at once: the free arm of each user, `start` (n,), then steps of falling gain per cost.
+
+    A step takes `user` from the arm `before` to the arm `after`.
+    """
 
     start: Ints
     user: Ints
