@@ -4,14 +4,10 @@ from collections.abc import Mapping
 
 from flask_babel import lazy_gettext as _
 
-from experiments import access, audit, schedule, waves
+from experiments import audit, schedule, waves
 from experiments.codes import HealthCode, ReasonCode, Verdict
 from experiments.documents import Status
-from experiments.errors import InvalidDocument
 from experiments.fields import Direction, Role
-from experiments.programme.attention import Attention, Group
-from experiments.programme.library import Evidence, Outcome, TacticKind
-from experiments.programme.totals import Agreement, Missing
 from stats.errors import Problem
 from web.formats import Formats
 from web.languages import gettext, ngettext
@@ -94,79 +90,6 @@ ACTIONS: Mapping[str, object] = {
     "revoke": _("Revoked"),
 }
 
-GROUPS: Mapping[str, tuple[object, object]] = {
-    Group.attention: (_("Needs attention"), _("Something is wrong or forgotten: look at these first.")),
-    Group.ready: (_("Ready to decide"), _("The answer is there: write down what you choose.")),
-    Group.running: (_("Running"), _("Nothing to do: the answer is not there yet.")),
-    Group.decided: (_("Decided"), ""),
-    Group.draft: (_("Drafts"), ""),
-    Group.archived: (_("Archived"), ""),
-}
-
-ATTENTION: Mapping[str, object] = {
-    Attention.not_trusted: _("The data cannot be trusted: see the health section."),
-    Attention.guardrail_harmed: _("A guardrail metric was harmed."),
-    Attention.start_refused: _("It should have started by its schedule, and did not."),
-    Attention.stop_overdue: _("It should have stopped by its schedule, and did not."),
-    Attention.wave_refused: _(
-        "The next wave of users was due and did not open: see Health, and the history under Plan."
-    ),
-    Attention.nobody_came: _("It runs, but no user was ever exposed."),
-    Attention.nothing_happened: _("Users come, but not one event of the main metric does."),
-    Attention.never_analysed: _("It was never analysed since its start."),
-    Attention.numbers_old: _("The numbers are more than three days old."),
-    Attention.beyond_plan: _("It is far beyond its planned number of users."),
-}
-
-MISSING: Mapping[str, object] = {
-    Missing.no_value: _("It was not said what a change is worth."),
-    Missing.no_report: _("There is no report to go by."),
-    Missing.no_lift: _("There is no lift: the control is too close to zero, or there was nothing to compare."),
-    Missing.too_few_experiments: _("Too few experiments are over: it takes three to see how much luck is in them."),
-    Missing.nothing_shipped: _("Nothing was rolled out in this period."),
-}
-
-AGREEMENTS: Mapping[str, object] = {
-    Agreement.agrees: _("The holdout agrees with the sum of the single wins."),
-    Agreement.below: _(
-        "The holdout shows less than the sum of the single wins: some of them did not last, or overlap."
-    ),
-    Agreement.above: _(
-        "The holdout shows more than the sum of the single wins: something else that it went without helps."
-    ),
-    Agreement.not_comparable: _("There are no single wins on this metric to compare with."),
-}
-
-EVIDENCE: Mapping[str, object] = {
-    Evidence.better: _("Better"),
-    Evidence.likely_better: _("Probably better"),
-    Evidence.unclear: _("Not clear"),
-    Evidence.likely_worse: _("Probably worse"),
-    Evidence.worse: _("Worse"),
-}
-
-OUTCOMES: Mapping[str, object] = {
-    Outcome.rolled_out: _("Rolled out"),
-    Outcome.not_chosen: _("Not chosen"),
-    Outcome.advised: _("Advised"),
-    Outcome.not_advised: _("Not advised"),
-    Outcome.open: _("Still open"),
-}
-
-TACTIC_KINDS: Mapping[str, object] = {
-    TacticKind.copy: _("Text of the copy"),
-    TacticKind.offer: _("Offer"),
-    TacticKind.frequency: _("Frequency"),
-}
-
-DRAWN: Mapping[str, object] = {
-    "none": _("As measured"),
-    "shrunk": _("Luck taken off, by what all experiments showed"),
-    "segments": _("Luck taken off, by what the other segments showed"),
-    "two": _("Two experiments, by their precision"),
-    "random": _("Several experiments, which may differ (random effects)"),
-}
-
 PER: Mapping[str, object] = {
     "day": _("a day"),
     "week": _("a week"),
@@ -186,47 +109,6 @@ ROLES: Mapping[str, object] = {
     Role.primary: _("Main metric"),
     Role.secondary: _("Secondary metric"),
     Role.guardrail: _("Guardrail"),
-}
-
-ACCOUNT_ROLES: Mapping[str, object] = {
-    access.Role.viewer: _("Viewer"),
-    access.Role.editor: _("Editor"),
-    access.Role.approver: _("Approver"),
-    access.Role.admin: _("Admin"),
-}
-
-DUTIES: Mapping[str, object] = {
-    access.Role.viewer: _("Looks at everything but people and keys."),
-    access.Role.editor: _("Also writes drafts, checks them, updates the numbers and runs studies."),
-    access.Role.approver: _("Also starts, pauses and stops experiments, decides, and rolls out."),
-    access.Role.admin: _("Also adds people, gives them roles, and makes keys for programs."),
-}
-
-SCOPES: Mapping[str, object] = {
-    access.Scope.assign: _("Ask which variant a user gets"),
-    access.Scope.ingest: _("Send events and exposures"),
-    access.Scope.read: _("Read experiments and reports"),
-    access.Scope.admin: _("Everything, also change and start experiments"),
-}
-
-AUDIT_KINDS: Mapping[str, object] = {
-    "experiment": _("Experiment"),
-    "policy": _("Policy"),
-    "metric": _("Metric"),
-    "segment": _("Segment"),
-    "layer": _("Layer"),
-    "holdout": _("Holdout"),
-    "account": _("Account"),
-    "key": _("Key of a program"),
-}
-
-_REFUSALS: Mapping[str, object] = {
-    "unknown_role": _("Choose one of the roles."),
-    "too_short": _("Give a password of at least 10 characters."),
-    "unknown_scope": _("Choose at least one thing the key may do."),
-    "bad_origin": _("Give web addresses as https://host or https://host:port, or * for any."),
-    "too_powerful": _("Everyone can read a key that is in a web page: let it only assign and take events."),
-    "bad_name": _("Give a name of 1 to 100 characters, without spaces at its ends."),
 }
 
 DIRECTIONS: Mapping[str, object] = {
@@ -362,11 +244,6 @@ ERRORS: Mapping[str, object] = {
 def known(table: Mapping[str, object], code: str) -> str:
     """Return the sentence of a code; one unknown here (from a newer program) gets a neutral sentence, not itself."""
     return str(table[code]) if code in table else gettext("Not explained by this version of the program.")
-
-
-def refused(error: InvalidDocument) -> dict[str, str]:
-    """Return what is wrong with an account or a key, by field."""
-    return {problem.field: known(_REFUSALS, problem.problem) for problem in error.problems}
 
 
 def health(code: str, count: int, of: int, subject: str | None, formats: Formats) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
 from experiments.errors import UpturnError
-from web import languages, security, sentences
+from web import languages, rights, security, sentences
 from web.formats import MINUS
 from web.languages import gettext
 from web.pages import experiments, frozen, programme, tactics, testers
@@ -62,7 +62,7 @@ def failure(error: Exception) -> Response:
             else gettext("The page was open for too long. Please go back, load it again, and repeat what you did.")
         )
     elif isinstance(error, UpturnError) and error.code == "role_needed":
-        role = sentences.known(sentences.ACCOUNT_ROLES, str(error.facts["role"]))
+        role = sentences.known(rights.ACCOUNT_ROLES, str(error.facts["role"]))
         text = gettext("This takes the role “%(role)s”. An admin can give it to you, on the page “People”.", role=role)
     elif status == 404:
         text = gettext("There is nothing at this address. It may have been renamed or removed.")

@@ -13,7 +13,7 @@ from experiments.programme import attention, summaries
 from experiments.programme.attention import Attention, Group
 from experiments.programme.summaries import Summary
 from experiments.report import Comparison, Interval, MetricReport, Report
-from web import sentences
+from web import sentences, standing
 from web.formats import Formats, precision
 from web.languages import gettext
 from web.pages.reports import verdict
@@ -188,7 +188,7 @@ def _section(
     if wanted.group:
         first, size = (wanted.page - 1) * PAGE, PAGE
     chosen = entries[first : first + size]
-    title, hint = sentences.GROUPS[group]
+    title, hint = standing.GROUPS[group]
     return Section(
         key=group.value,
         title=str(title),
@@ -209,13 +209,13 @@ def _line(summary: Summary, reasons: Sequence[Attention], now: datetime, formats
         tags=list(experiment.tags),
         status=experiment.status.value,
         status_label=sentences.known(sentences.STATUSES, experiment.status),
-        attention=[sentences.known(sentences.ATTENTION, reason) for reason in reasons],
+        attention=[sentences.known(standing.ATTENTION, reason) for reason in reasons],
     )
     if report is None:
         return start
     if Attention.guardrail_harmed in reasons:
         harm = gettext("A guardrail metric was harmed by %(variants)s.", variants=formats.names(_harming(report)))
-        general = sentences.known(sentences.ATTENTION, Attention.guardrail_harmed)
+        general = sentences.known(standing.ATTENTION, Attention.guardrail_harmed)
         start = replace(start, attention=[harm if text == general else text for text in start.attention])
     primary, best = report.primary(), verdict.leader(report)
     effect, limits, bar = "", None, None

@@ -20,7 +20,7 @@ from experiments.programme.contribution import Contribution, Question
 from experiments.programme.totals import Missing, Programme, ProgrammeLine, Reconciled
 from experiments.report import Interval, MoneyInterval
 from experiments.store import Store
-from web import sentences
+from web import sentences, standing
 from web.formats import Formats, known_to
 from web.languages import gettext, ngettext
 from web.pages.reader import formats
@@ -225,7 +225,7 @@ def _percents(interval: Interval | None, reader: Formats) -> tuple[str, str, str
 
 
 def _missing(code: Missing | None) -> str:
-    return "" if code is None else sentences.known(sentences.MISSING, code)
+    return "" if code is None else sentences.known(standing.MISSING, code)
 
 
 def _limits(texts: tuple[str, str, str] | None) -> str:
@@ -338,7 +338,7 @@ def _details(answer: Contribution, reader: Formats) -> tuple[str, ...]:
 def _reconciled(answer: Contribution, found: Reconciled | None, reader: Formats) -> str:
     if found is None:
         return ""
-    verdict = sentences.known(sentences.AGREEMENTS, found.agreement)
+    verdict = sentences.known(standing.AGREEMENTS, found.agreement)
     if found.singles is None:
         return verdict
     estimate, lower, upper = _totals(answer, found.singles, reader)

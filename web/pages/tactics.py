@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from experiments import export
 from experiments.programme import library
 from experiments.programme.library import EVERYONE, Evidence, Filter, Library, TacticEntry, TacticKind
-from web import sentences
+from web import sentences, standing
 from web.formats import Formats
 from web.languages import gettext, ngettext
 from web.pages.reader import formats
@@ -89,7 +89,7 @@ def show() -> ResponseReturnValue:
         wanted=asked,
         found=found,
         rows=[_row(entry, reader) for entry in found.entries[(page - 1) * PAGE : page * PAGE]],
-        kinds=[(kind.value, sentences.known(sentences.TACTIC_KINDS, kind)) for kind in TacticKind],
+        kinds=[(kind.value, sentences.known(standing.TACTIC_KINDS, kind)) for kind in TacticKind],
         channels=[(channel, _channel(channel)) for channel in found.channels],
         everyone=EVERYONE,
         query={name: value for name, value in query.items() if value},
@@ -196,13 +196,13 @@ def _row(entry: TacticEntry, reader: Formats) -> Row:
         metric=entry.metric_name,
         lift=estimate,
         limits=gettext("%(lower)s to %(upper)s", lower=lower, upper=upper),
-        drawn=sentences.known(sentences.DRAWN, entry.drawn),
-        evidence=sentences.known(sentences.EVIDENCE, entry.evidence),
+        drawn=sentences.known(standing.DRAWN, entry.drawn),
+        evidence=sentences.known(standing.EVIDENCE, entry.evidence),
         reading=_READINGS.get(entry.evidence, "unclear"),
         users=reader.count(entry.users),
         money=money,
         money_limits=limits,
-        outcome=sentences.known(sentences.OUTCOMES, entry.outcome),
+        outcome=sentences.known(standing.OUTCOMES, entry.outcome),
         tried=len(entry.sources),
         sources=[
             (s.experiment, s.name, reader.relative(s.lift)[0], reader.count(s.users)) for s in entry.sources[:_SOURCES]

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from experiments import access
 from experiments.access import AccountInfo
 from experiments.errors import InvalidDocument
-from web import security, sentences
+from web import rights, security, sentences
 from web.languages import LANGUAGES, gettext
 from web.state import state
 
@@ -93,8 +93,8 @@ def _account_page(status: int = 200, problems: Mapping[str, str] | None = None) 
     page = render_template(
         "account.html",
         who=security.account(),
-        role=sentences.known(sentences.ACCOUNT_ROLES, g.role),
-        duties=[str(duty) for role, duty in sentences.DUTIES.items() if security.may(role)],
+        role=sentences.known(rights.ACCOUNT_ROLES, g.role),
+        duties=[str(duty) for role, duty in rights.DUTIES.items() if security.may(role)],
         problems=problems or {},
         passwords=state().store.settings.passwords,
         min_password=access.MIN_PASSWORD,
@@ -148,7 +148,7 @@ def change_password() -> ResponseReturnValue:
             access.set_password(record, g.login, form.get("new", ""), now=held.clock(), actor=g.login)
             changed = access.account(record, g.login)
     except InvalidDocument as error:
-        return _account_page(422, {"new": sentences.refused(error)["password"]})
+        return _account_page(422, {"new": rights.refused(error)["password"]})
     if changed is not None:
         security.log_in(changed)
     flash(gettext("The password is changed. Everywhere else you were logged out."), "done")

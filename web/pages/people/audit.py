@@ -11,7 +11,7 @@ from flask import Blueprint, Response, render_template, request
 
 from experiments import audit, export
 from experiments.audit import Entry, Wanted
-from web import sentences
+from web import rights, sentences
 from web.api.reports import CSV
 from web.formats import Formats
 from web.languages import gettext
@@ -48,7 +48,7 @@ def _line(entry: Entry, shown: Formats) -> Line:
     return Line(
         at=shown.moment(entry.at),
         actor=entry.actor,
-        kind=sentences.known(sentences.AUDIT_KINDS, entry.kind),
+        kind=sentences.known(rights.AUDIT_KINDS, entry.kind),
         key=entry.key,
         link=f"{_PAGES[entry.kind]}{entry.key}" if entry.kind in _PAGES else "",
         action=sentences.known(sentences.ACTIONS, entry.action),
@@ -120,7 +120,7 @@ def show() -> str:
         given=given,
         problems=problems,
         actor_options=[(actor, actor) for actor in actors],
-        kinds=sentences.AUDIT_KINDS,
+        kinds=rights.AUDIT_KINDS,
         actions=sentences.ACTIONS,
     )
 

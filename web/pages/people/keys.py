@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from experiments import access
 from experiments.access import KeyInfo, Role, Scope
 from experiments.errors import Conflict, InvalidDocument
-from web import sentences
+from web import rights
 from web.formats import Formats
 from web.languages import gettext
 from web.pages.reader import formats
@@ -54,7 +54,7 @@ def _line(key: KeyInfo, shown: Formats) -> Line:
     return Line(
         name=key.name,
         prefix=key.prefix,
-        scopes=[str(sentences.SCOPES[scope]) for scope in Scope if scope in key.scopes],
+        scopes=[str(rights.SCOPES[scope]) for scope in Scope if scope in key.scopes],
         origins=sorted(key.origins),
         since=shown.moment(key.created_at) if key.created_at else "",
     )
@@ -65,7 +65,7 @@ def _page(status: int = 200, **facts: object) -> ResponseReturnValue:
     with state().store.read() as session:
         lines = [_line(key, shown) for key in access.keys(session)]
     given = {"name": "", "chosen": [], "origins": "", "problems": {}, "made": None} | facts
-    return render_template("keys.html", lines=lines, scopes=sentences.SCOPES, **given), status
+    return render_template("keys.html", lines=lines, scopes=rights.SCOPES, **given), status
 
 
 @blueprint.get("/keys")
@@ -86,7 +86,7 @@ def create() -> ResponseReturnValue:
         with held.store.write() as session:
             secret = access.create_key(session, name, chosen, origins=origins.split(), now=held.clock(), actor=g.login)
     except InvalidDocument as error:
-        return _page(422, **given, problems=sentences.refused(error))
+        return _page(422, **given, problems=rights.refused(error))
     except Conflict:
         taken = gettext("There is a key of this name already. Revoke it, or choose another name.")
         return _page(409, **given, problems={"name": taken})
@@ -95,7 +95,7 @@ def create() -> ResponseReturnValue:
 
 def _snippets(scopes: list[str], secret: str, *, public: bool) -> list[tuple[str, str]]:
     server = request.host_url.rstrip("/")
-    wanted = [(str(sentences.SCOPES[scope]), _CALLS[scope]) for scope in Scope if scope in scopes]
+    wanted = [(str(rights.SCOPES[scope]), _CALLS[scope]) for scope in Scope if scope in scopes]
     if public and Scope.assign in scopes:
         wanted.append((gettext("Address for a GrowthBook SDK in a web page"), _PAGE_CALL))
     return [(title, call.format(server=server, secret=secret)) for title, call in wanted]

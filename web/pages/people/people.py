@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from experiments import access
 from experiments.access import AccountInfo, Role
 from experiments.errors import Conflict, InvalidDocument
-from web import sentences
+from web import rights, sentences
 from web.formats import Formats
 from web.languages import gettext
 from web.pages.reader import formats
@@ -53,8 +53,8 @@ def _page(status: int = 200, **facts: object) -> ResponseReturnValue:
     page = render_template(
         "people.html",
         lines=lines,
-        roles=sentences.ACCOUNT_ROLES,
-        duties=sentences.DUTIES,
+        roles=rights.ACCOUNT_ROLES,
+        duties=rights.DUTIES,
         passwords=settings.passwords,
         oidc=settings.oidc is not None,
         **given,
@@ -79,7 +79,7 @@ def add() -> ResponseReturnValue:
         with held.store.write() as session:
             access.create_account(session, login, password, role=role, now=held.clock(), actor=g.login)
     except InvalidDocument as error:
-        return _page(422, login=login, role=role, problems=sentences.refused(error))
+        return _page(422, login=login, role=role, problems=rights.refused(error))
     except Conflict:
         taken = gettext("There is an account of this name already. Choose another name.")
         return _page(409, login=login, role=role, problems={"login": taken})
