@@ -103,6 +103,17 @@ def test_many_users_are_counted_on_an_even_part(store: Store) -> None:
     assert (size.exact, size.enrolled) == (False, 3_000)
 
 
+def test_the_part_is_taken_by_hash_on_postgresql(postgres_store: Store) -> None:
+    people(postgres_store, 3_000)
+    with postgres_store.read() as session:
+        crowd = Crowd.of(session, now=NOW, sample=500)
+        again = Crowd.of(session, now=NOW, sample=500)
+        size = crowd.size(compiled(experiment(), registry.snapshot(session)))
+    assert 400 <= len(crowd.ids) <= 600
+    assert sorted(crowd.ids) == sorted(again.ids)
+    assert (size.exact, size.enrolled) == (False, 3_000)
+
+
 def test_nothing_is_known_without_users_on_record(store: Store) -> None:
     size = found(store, experiment()).size
     assert (size.on_record, size.match, size.enrolled, size.free) == (0, None, None, None)
