@@ -184,10 +184,7 @@ def _note(store: Store, key: str, code: AdaptCode, detail: str, now: datetime) -
 
 def refusal(session: Session, key: str) -> str | None:
     """Return why the newest wave that was due did not open, None where something else has happened since."""
-    newest = next(audit.entries(session, audit.Wanted(kind=Kind.experiment, key=key), limit=1), None)
-    if newest is None or newest.action != waves.REFUSED:
-        return None
-    return next((str(change["after"]) for change in newest.diff if change["path"] == "code"), None)
+    return audit.refusal(session, Kind.experiment, key, waves.REFUSED)
 
 
 def _shares(

@@ -79,8 +79,19 @@ def actors(session: Session) -> list[str]:
 
 def asked(session: Session, kind: str, key: str) -> Entry | None:
     """Return the entry in which someone asked for a second person, if nothing has happened to the document since."""
+    return _newest(session, kind, key, ASK)
+
+
+def refusal(session: Session, kind: str, key: str, action: str) -> str | None:
+    """Return the code of a refusal noted as ``action``, None where something else has happened since."""
+    newest = _newest(session, kind, key, action)
+    changes = () if newest is None else newest.diff
+    return next((str(change["after"]) for change in changes if change["path"] == "code"), None)
+
+
+def _newest(session: Session, kind: str, key: str, action: str) -> Entry | None:
     newest = next(entries(session, Wanted(kind=kind, key=key), limit=1), None)
-    return newest if newest is not None and newest.action == ASK else None
+    return newest if newest is not None and newest.action == action else None
 
 
 def authors(session: Session, kind: str, key: str) -> set[str]:

@@ -49,10 +49,7 @@ def run(store: Store, *, now: datetime) -> list[Done]:
 
 def refusal(session: Session, key: str) -> str | None:
     """Return why the newest step that was due was refused, None where something else has happened since."""
-    newest = next(audit.entries(session, audit.Wanted(kind=Kind.experiment, key=key), limit=1), None)
-    if newest is None or newest.action != REFUSED:
-        return None
-    return next((str(change["after"]) for change in newest.diff if change["path"] == "code"), None)
+    return audit.refusal(session, Kind.experiment, key, REFUSED)
 
 
 def _all(session: Session) -> list[Experiment]:
