@@ -1,7 +1,8 @@
 """Studies of uplift over HTTP: asked for here, worked on in a process of their own, read as they come."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow.parquet as pq
@@ -220,19 +221,9 @@ def declare(operations: Operations) -> None:
         scope=Scope.read,
         answers={200: Answer("The study", study)},
     )
-    for extension, media, handler in (("parquet", PARQUET, _scores_parquet), ("csv", CSV, _scores_csv)):
-        operations.add(
-            "GET",
-            f"/studies/{{study}}/scores.{extension}",
-            handler,
-            name=f"get_scores_{extension}",
-            summary=f"What a study says of each user, as {extension}.",
-            tag="uplift",
-            scope=Scope.read,
-            answers={200: Answer("The scores", {media: {"type": "string"} if media == CSV else {}})},
-            problems=(409,),
-            query={"bom": {"type": "string", "enum": ["0", "1"]}} if media == CSV else None,
-        )
+    _declare_files(
+        operations, "/studies/{study}/scores", "scores", "What a study says of each user", _scores_parquet, _scores_csv
+    )
     operations.add(
         "POST",
         "/studies/{study}/policy",
@@ -245,6 +236,24 @@ def declare(operations: Operations) -> None:
         problems=(409, 422),
     )
     _declare_lists(operations)
+
+
+def _declare_files(
+    operations: Operations, path: str, what: str, summary: str, parquet: Callable[..., Any], csv: Callable[..., Any]
+) -> None:
+    for extension, media, handler in (("parquet", PARQUET, parquet), ("csv", CSV, csv)):
+        operations.add(
+            "GET",
+            f"{path}.{extension}",
+            handler,
+            name=f"get_{what}_{extension}",
+            summary=f"{summary}, as {extension}.",
+            tag="uplift",
+            scope=Scope.read,
+            answers={200: Answer(f"The {what}", {media: {"type": "string"} if media == CSV else {}})},
+            problems=(409,),
+            query={"bom": {"type": "string", "enum": ["0", "1"]}} if media == CSV else None,
+        )
 
 
 def _declare_lists(operations: Operations) -> None:
@@ -282,19 +291,14 @@ def _declare_lists(operations: Operations) -> None:
         scope=Scope.read,
         answers={200: Answer("The list", entry)},
     )
-    for extension, media, handler in (("parquet", PARQUET, _users_parquet), ("csv", CSV, _users_csv)):
-        operations.add(
-            "GET",
-            f"/lists/{{list_id}}/users.{extension}",
-            handler,
-            name=f"get_users_{extension}",
-            summary=f"The users of a list, with their effects and what each gets, as {extension}.",
-            tag="uplift",
-            scope=Scope.read,
-            answers={200: Answer("The users", {media: {"type": "string"} if media == CSV else {}})},
-            problems=(409,),
-            query={"bom": {"type": "string", "enum": ["0", "1"]}} if media == CSV else None,
-        )
+    _declare_files(
+        operations,
+        "/lists/{list_id}/users",
+        "users",
+        "The users of a list, with their effects and what each gets",
+        _users_parquet,
+        _users_csv,
+    )
     policy = {JSON: {"$ref": "#/components/schemas/Policy"}}
     operations.add(
         "POST",
